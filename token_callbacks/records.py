@@ -1,0 +1,271 @@
+"""The values of this package: what one call used, and what one run used.
+
+Pure values: frozen, with no behaviour but arithmetic, and no import but msgspec, so that every other room can lean on
+them. Their JSON shape is the file format (``CallRecord`` is a line of ``calls-*.jsonl``, ``RunSummary`` is
+``runs/<run_id>.json``) and their JSON Schema ships with the package.
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+
+SCHEMA_VERSION = "1.0"
+
+Tokens = Annotated[int, msgspec.Meta(ge=0)]
+"""A number of tokens."""
+
+
+class Operation(enum.StrEnum):
+    """What was asked of the provider."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    RESPONSES = "responses"
+    EMBEDDING = "embedding"
+
+
+class Outcome(enum.StrEnum):
+    """How a call ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    ABANDONED = "abandoned"
+    NOT_STARTED = "not_started"
+
+
+class RunOutcome(enum.StrEnum):
+    """How a run ended; ``running`` until then."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Provenance(enum.StrEnum):
+    """Where a figure comes from, best first: a later member is a weaker source."""
+
+    REPORTED = "reported"
+    """The provider's own word, as the wire carried it."""
+    COUNTED = "counted"
+    """Counted here, by the rule and the vocabulary that are known to be this model's."""
+    ESTIMATED = "estimated"
+    """Counted here, by the nearest rule or vocabulary."""
+    PARTIAL = "partial"
+    """A lower bound: counted from the part that arrived."""
+    MISSING = "missing"
+    """Nobody told, and there was nothing to count."""
+
+
+_WEAKNESS = {provenance: rank for rank, provenance in enumerate(Provenance)}
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The tokens of one call, or of many added up; ``None`` (absent in JSON) is "not told", ``0`` is "none".
+
+    ``prompt_tokens`` includes cached, image and audio prompt tokens, ``completion_tokens`` includes reasoning and
+    audio: the other figures are parts of these two and are never added to them.
+    """
+
+    embedding_tokens: Tokens | None = None
+    prompt_tokens: Tokens | None = None
+    completion_tokens: Tokens | None = None
+    cache_read_tokens: Tokens | None = None
+    cache_write_tokens: Tokens | None = None
+    reasoning_tokens: Tokens | None = None
+    audio_prompt_tokens: Tokens | None = None
+    audio_completion_tokens: Tokens | None = None
+    image_prompt_tokens: Tokens | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        """Add figure by figure; "not told" adds nothing, so ``Usage()`` is the neutral element."""
+        if not isinstance(other, Usage):
+            return NotImplemented
+        mine, theirs = msgspec.structs.astuple(self), msgspec.structs.astuple(other)
+        added = (b if a is None else a if b is None else a + b for a, b in zip(mine, theirs, strict=True))
+        return Usage(**dict(zip(Usage.__struct_fields__, added, strict=True)))
+
+    def updated(self, later: Usage) -> Usage:
+        """Take what a later part of the same stream tells; a later 0 or silence never erases an earlier figure."""
+        told = {name: figure for name in Usage.__struct_fields__ if (figure := getattr(later, name))}
+        return msgspec.structs.replace(self, **told)
+
+    @property
+    def total_llm_tokens(self) -> int:
+        """Prompt plus completion tokens; embedding tokens are never in it."""
+        return (self.prompt_tokens or 0) + (self.completion_tokens or 0)
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The provenance of each figure of a call; ``None`` (absent in JSON) where the call has no such figure."""
+
+    embedding: Provenance | None = None
+    prompt: Provenance | None = None
+    completion: Provenance | None = None
+
+    @property
+    def weakest(self) -> Provenance:
+        """The weakest source among the figures: what the call as a whole is worth."""
+        if self.prompt is self.completion and self.prompt is not None and self.embedding is None:
+            return self.prompt
+        told = [source for source in (self.embedding, self.prompt, self.completion) if source is not None]
+        return max(told, key=_WEAKNESS.__getitem__, default=Provenance.MISSING)
+
+
+class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt at one request to a provider: a line of ``calls-*.jsonl``. It holds no text, no key and no header."""
+
+    schema_version: str = SCHEMA_VERSION
+    call_id: str
+    """Ours, unique."""
+    run_id: str
+    step: str | None
+    framework: str
+    """Whose hook saw the call: ``llama_index`` or ``litellm``."""
+    operation: Operation
+    provider: str | None
+    model: str | None
+    """As it was asked for."""
+    response_model: str | None
+    """As the provider named it."""
+    response_id: str | None
+    """The provider's; may repeat, some servers send a constant."""
+    streamed: bool
+    attempt: Annotated[int, msgspec.Meta(ge=1)]
+    outcome: Outcome
+    cached: bool
+    """Answered from the framework's own cache: nothing was billed, the usage is that of the original answer."""
+    error: str | None
+    """The class of the exception; its text may hold anything and is not kept."""
+    started_at: datetime
+    ended_at: datetime
+    time_to_first_token_seconds: float | None
+    usage: Usage
+    provenance: Sources
+    counting_method: str | None
+    """Which vocabulary or rule counted, where it was us."""
+    provider_usage: dict[str, Any] | None
+    """The provider's usage object as it came."""
+
+
+class Calls(msgspec.Struct, frozen=True, kw_only=True):
+    """How many calls. ``llm + embedding`` are all; the others are among them, ``abandoned`` includes cancelled ones."""
+
+    llm: Tokens = 0
+    embedding: Tokens = 0
+    failed: Tokens = 0
+    abandoned: Tokens = 0
+    retried: Tokens = 0
+    cached: Tokens = 0
+
+
+class TokenDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """Parts of the prompt and completion tokens, as far as providers tell them."""
+
+    cache_read: Tokens = 0
+    cache_write: Tokens = 0
+    reasoning: Tokens = 0
+    audio_prompt: Tokens = 0
+    audio_completion: Tokens = 0
+    image_prompt: Tokens = 0
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls whose weakest figure has this source, and tokens whose own figure has it."""
+
+    calls: Tokens = 0
+    tokens: Tokens = 0
+
+
+class MissingShare(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls with a figure that nobody told."""
+
+    calls: Tokens = 0
+
+
+class ProvenanceShares(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a run rests on which source."""
+
+    reported: Share = Share()
+    counted: Share = Share()
+    estimated: Share = Share()
+    partial: Share = Share()
+    missing: MissingShare = MissingShare()
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run cost; ``amount`` is a decimal number in a string."""
+
+    amount: Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)?$")]
+    currency: str
+    price_source: str
+    unpriced_calls: Tokens
+
+
+class GroupTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """The share of one model, step or agent in a run; ``name`` is ``None`` where a call had none."""
+
+    name: str | None
+    calls: Tokens
+    embedding_tokens: Tokens
+    llm_prompt_tokens: Tokens
+    llm_completion_tokens: Tokens
+    total_llm_tokens: Tokens
+
+
+class FourTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """LaVague's four keys."""
+
+    embedding_tokens: Tokens
+    llm_prompt_tokens: Tokens
+    llm_completion_tokens: Tokens
+    total_llm_tokens: Tokens
+
+
+class Producer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who wrote the file."""
+
+    name: str
+    version: str
+
+
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run used: ``runs/<run_id>.json``, opening with the four keys that LaVague made known.
+
+    The figures are those of the calls that landed in this very run; ``including_nested`` adds the runs opened in it.
+    """
+
+    embedding_tokens: Tokens
+    llm_prompt_tokens: Tokens
+    llm_completion_tokens: Tokens
+    total_llm_tokens: Tokens
+    schema_version: str = SCHEMA_VERSION
+    run_id: str
+    parent_run_id: str | None
+    name: str
+    tags: dict[str, str]
+    outcome: RunOutcome
+    started_at: datetime
+    ended_at: datetime | None
+    duration_seconds: float
+    calls: Calls
+    token_details: TokenDetails
+    provenance: ProvenanceShares
+    lower_bound: bool
+    """True where a figure is partial or missing: the run used at least this much."""
+    cost: Cost | None
+    """``None``: not priced."""
+    by_model: list[GroupTotals]
+    by_step: list[GroupTotals]
+    by_agent: list[GroupTotals]
+    budget: dict[str, Any] | None
+    """``None``: none was set."""
+    including_nested: FourTotals
+    internal_errors: Tokens
+    """Faults inside token_callbacks, or of its log folder, while the run was on; each one is also logged."""
+    producer: Producer

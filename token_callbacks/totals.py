@@ -1,0 +1,199 @@
+"""The running fold of a run's records into its summary.
+
+Every record is folded in once, when it is made, so that a summary costs the same after ten calls and after a hundred
+thousand, and no record has to stay in memory. Folding the lines of the log gives the same summary again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from token_callbacks.records import (
+    CallRecord,
+    Calls,
+    FourTotals,
+    GroupTotals,
+    MissingShare,
+    Operation,
+    Outcome,
+    Provenance,
+    ProvenanceShares,
+    Share,
+    Sources,
+    TokenDetails,
+    Usage,
+)
+
+
+class _Group:
+    """The running totals of one model or step."""
+
+    __slots__ = ("calls", "completion", "embedding", "prompt")
+
+    def __init__(self) -> None:
+        self.calls = self.embedding = self.prompt = self.completion = 0
+
+    def add(self, embedding: int, prompt: int, completion: int) -> None:
+        self.calls += 1
+        self.embedding += embedding
+        self.prompt += prompt
+        self.completion += completion
+
+
+class Totals:
+    """Running totals of records; not thread-safe, the ledger's lock guards it.
+
+    Calls that the framework answered from its own cache are counted as calls and add no tokens: nothing was billed.
+    """
+
+    __slots__ = (
+        "_abandoned",
+        "_cached",
+        "_details",
+        "_embedding_calls",
+        "_failed",
+        "_lower_bound",
+        "_models",
+        "_retried",
+        "_source_calls",
+        "_source_tokens",
+        "_steps",
+        "_whole",
+    )
+
+    def __init__(self, records: Iterable[CallRecord] = ()) -> None:
+        self._whole = _Group()
+        self._embedding_calls = self._failed = self._abandoned = self._retried = self._cached = 0
+        self._details = [0, 0, 0, 0, 0, 0]
+        self._source_calls = dict.fromkeys(Provenance, 0)
+        self._source_tokens = dict.fromkeys(Provenance, 0)
+        self._models: dict[str | None, _Group] = {}
+        self._steps: dict[str | None, _Group] = {}
+        self._lower_bound = False
+        for record in records:
+            self.add(record)
+
+    def add(self, record: CallRecord) -> None:
+        """Fold one record in."""
+        usage, sources, outcome = record.usage, record.provenance, record.outcome
+        if record.operation is Operation.EMBEDDING:
+            self._embedding_calls += 1
+        if record.attempt > 1:
+            self._retried += 1
+        if outcome is Outcome.FAILED:
+            self._failed += 1
+        elif outcome is Outcome.ABANDONED or outcome is Outcome.CANCELLED:
+            self._abandoned += 1
+        if record.cached:
+            self._cached += 1
+            figures = (0, 0, 0)
+        else:
+            self._add_details(usage)
+            self._add_sources(usage, sources)
+            figures = (usage.embedding_tokens or 0, usage.prompt_tokens or 0, usage.completion_tokens or 0)
+        self._whole.add(*figures)
+        _group(self._models, record.model).add(*figures)
+        if record.step is not None:
+            _group(self._steps, record.step).add(*figures)
+        weakest = sources.weakest
+        self._source_calls[weakest] += 1
+        if (weakest is Provenance.PARTIAL or weakest is Provenance.MISSING) and outcome is not Outcome.NOT_STARTED:
+            self._lower_bound = True
+
+    def _add_details(self, usage: Usage) -> None:
+        details = self._details
+        for position, part in enumerate(
+            (
+                usage.cache_read_tokens,
+                usage.cache_write_tokens,
+                usage.reasoning_tokens,
+                usage.audio_prompt_tokens,
+                usage.audio_completion_tokens,
+                usage.image_prompt_tokens,
+            )
+        ):
+            if part is not None:
+                details[position] += part
+
+    def _add_sources(self, usage: Usage, sources: Sources) -> None:
+        tokens = self._source_tokens
+        if usage.embedding_tokens is not None and sources.embedding is not None:
+            tokens[sources.embedding] += usage.embedding_tokens
+        if usage.prompt_tokens is not None and sources.prompt is not None:
+            tokens[sources.prompt] += usage.prompt_tokens
+        if usage.completion_tokens is not None and sources.completion is not None:
+            tokens[sources.completion] += usage.completion_tokens
+
+    @property
+    def four(self) -> FourTotals:
+        """LaVague's four figures."""
+        whole = self._whole
+        return FourTotals(
+            embedding_tokens=whole.embedding,
+            llm_prompt_tokens=whole.prompt,
+            llm_completion_tokens=whole.completion,
+            total_llm_tokens=whole.prompt + whole.completion,
+        )
+
+    @property
+    def calls(self) -> Calls:
+        """How many calls, and how they ended."""
+        return Calls(
+            llm=self._whole.calls - self._embedding_calls,
+            embedding=self._embedding_calls,
+            failed=self._failed,
+            abandoned=self._abandoned,
+            retried=self._retried,
+            cached=self._cached,
+        )
+
+    @property
+    def token_details(self) -> TokenDetails:
+        """Parts of the prompt and completion tokens."""
+        return TokenDetails(**dict(zip(TokenDetails.__struct_fields__, self._details, strict=True)))
+
+    @property
+    def provenance(self) -> ProvenanceShares:
+        """How much rests on which source."""
+        shares = {
+            source.value: Share(calls=self._source_calls[source], tokens=self._source_tokens[source])
+            for source in Provenance
+            if source is not Provenance.MISSING
+        }
+        return ProvenanceShares(missing=MissingShare(calls=self._source_calls[Provenance.MISSING]), **shares)
+
+    @property
+    def lower_bound(self) -> bool:
+        """Whether any figure is partial or missing."""
+        return self._lower_bound
+
+    @property
+    def by_model(self) -> list[GroupTotals]:
+        """Totals by the model that was asked for, in order of first use."""
+        return _rows(self._models)
+
+    @property
+    def by_step(self) -> list[GroupTotals]:
+        """Totals by step, in order of first use; calls outside any step are in none."""
+        return _rows(self._steps)
+
+
+def _group(groups: dict[str | None, _Group], name: str | None) -> _Group:
+    group = groups.get(name)
+    if group is None:
+        group = groups[name] = _Group()
+    return group
+
+
+def _rows(groups: dict[str | None, _Group]) -> list[GroupTotals]:
+    return [
+        GroupTotals(
+            name=name,
+            calls=group.calls,
+            embedding_tokens=group.embedding,
+            llm_prompt_tokens=group.prompt,
+            llm_completion_tokens=group.completion,
+            total_llm_tokens=group.prompt + group.completion,
+        )
+        for name, group in groups.items()
+    ]
