@@ -1,0 +1,34 @@
+"""tiktoken itself, on the vocabulary files that LiteLLM carries, as the truth to count against."""
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tiktoken
+import tiktoken.registry
+
+from token_callbacks.counting.vocabularies import SOURCES
+
+
+@pytest.fixture(scope="session")
+def vocabulary_folder() -> Path:
+    """Return LiteLLM's folder of vocabularies."""
+    spec = importlib.util.find_spec("litellm")
+    if spec is None or spec.origin is None:
+        pytest.skip("litellm, whose vocabulary files are the truth here, is not installed")
+    return Path(spec.origin).parent / "litellm_core_utils" / "tokenizers"
+
+
+@pytest.fixture(scope="session")
+def public_encodings(vocabulary_folder: Path) -> Iterator[dict[str, tiktoken.Encoding]]:
+    """Yield tiktoken's own encodings by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", str(vocabulary_folder))
+        yield {name: tiktoken.get_encoding(name) for name in SOURCES}
+
+
+@pytest.fixture(scope="session")
+def true_count(public_encodings: dict[str, tiktoken.Encoding]) -> Callable[[str, str], int]:
+    """Return a function of a vocabulary's name and a text: tiktoken's own count."""
+    return lambda name, text: len(public_encodings[name].encode(text, disallowed_special=()))

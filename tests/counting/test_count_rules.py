@@ -1,0 +1,337 @@
+"""What a call's texts count as, and when the count may call itself exact."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from token_callbacks.counting import Count, count_completion, count_embedding, count_prompt
+
+HELLO = {"role": "user", "content": "hello world"}
+TOOL = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+COOKBOOK = [
+    {
+        "role": "system",
+        "content": "You are a helpful, pattern-following assistant that translates corporate jargon "
+        "into plain English.",
+    },
+    {"role": "system", "name": "example_user", "content": "New synergies will help drive top-line growth."},
+    {
+        "role": "system",
+        "name": "example_assistant",
+        "content": "Things working well together will increase revenue.",
+    },
+    {
+        "role": "system",
+        "name": "example_user",
+        "content": "Let's circle back when we have more bandwidth to touch base on opportunities "
+        "for increased leverage.",
+    },
+    {
+        "role": "system",
+        "name": "example_assistant",
+        "content": "Let's talk later when we're less busy about how to do better.",
+    },
+    {
+        "role": "user",
+        "content": "This late pivot means we don't have time to boil the ocean for the client deliverable.",
+    },
+]
+
+
+@pytest.mark.parametrize(("model", "tokens"), [("gpt-4-0613", 129), ("gpt-3.5-turbo", 129), ("gpt-4o", 124)])
+def test_cookbook_example_counts_as_the_cookbook_says(model: str, tokens: int) -> None:
+    """The example chat of OpenAI's cookbook counts what the API reported for it."""
+    count = count_prompt(model=model, messages=COOKBOOK)
+
+    assert (tokens, True) == (count.tokens, count.exact)
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "tokens"),
+    [
+        ("gpt-4o", "hello world", 2),
+        ("gpt-4o", "こんにちは、世界！", 4),
+        ("gpt-4", "こんにちは、世界！", 6),
+        ("gpt-4o", "antidisestablishmentarianism", 6),
+        ("gpt-4o", "def f(x):\n    return x ** 2\n", 11),
+        ("gpt-4", "<|endoftext|>", 7),
+        ("gpt-4o", "👩‍👩‍👧 family", 9),
+        ("gpt-4o", "", 0),
+    ],
+)
+def test_known_completions(model: str, text: str, tokens: int, true_count: Callable[[str, str], int]) -> None:
+    """A completion counts what tiktoken counts, and a special token in it is text."""
+    count = count_completion(model=model, text=text)
+
+    assert (tokens, True) == (count.tokens, count.exact)
+    assert true_count(count.method, text) == count.tokens
+
+
+def test_a_chat_adds_three_tokens_a_message_and_three_at_the_end() -> None:
+    """A message counts its role, its text and three tokens, and the chat three more."""
+    count = count_prompt(model="gpt-4o", messages=[HELLO, HELLO])
+
+    assert Count(tokens=2 * (3 + 1 + 2) + 3, exact=True, method="o200k_base") == count
+
+
+def test_a_reasoning_chat_adds_two_tokens_at_the_end() -> None:
+    """The chats of reasoning models end with two tokens, not three."""
+    count = count_prompt(model="o3-mini", messages=[HELLO])
+
+    assert Count(tokens=3 + 1 + 2 + 2, exact=True, method="o200k_base") == count
+
+
+def test_name_that_equals_the_role_counts_once_less() -> None:
+    """A name is read together with its role, as gpt-4o-2024-08-06 reported 15 tokens for this message."""
+    message = {"role": "user", "name": "user", "content": "What is the capital of France?"}
+
+    count = count_prompt(model="gpt-4o-2024-08-06", messages=[message])
+
+    assert Count(tokens=15, exact=True, method="o200k_base") == count
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [{"type": "text", "text": "hello"}, {"type": "text", "text": "world"}]},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]},
+        {"role": "tool", "content": "12:00", "tool_call_id": "call_1"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "assistant", "content": "hello", "refusal": "no"},
+        {"role": "user", "content": None},
+        {"role": "wizard", "content": "hello"},
+        {"content": "hello"},
+    ],
+)
+def test_message_beyond_plain_text_is_not_exact(message: dict[str, Any]) -> None:
+    """Images, tool calls, tool results and odd messages make a chat an estimate."""
+    count = count_prompt(model="gpt-4o", messages=[HELLO, message])
+
+    assert not count.exact
+    assert count_prompt(model="gpt-4o", messages=[HELLO]).tokens < count.tokens
+
+
+def test_empty_fields_leave_a_message_plain() -> None:
+    """Frameworks send the fields they do not use as None or empty."""
+    message: dict[str, Any] = {**HELLO, "name": None, "tool_calls": [], "refusal": None, "audio": None}
+
+    assert count_prompt(model="gpt-4o", messages=[HELLO]) == count_prompt(model="gpt-4o", messages=[message])
+
+
+def test_one_text_part_is_plain_text() -> None:
+    """A message whose list holds one text part counts as the text does."""
+    message = {"role": "user", "content": [{"type": "text", "text": "hello world"}]}
+
+    assert count_prompt(model="gpt-4o", messages=[HELLO]) == count_prompt(model="gpt-4o", messages=[message])
+
+
+def test_message_object_counts_as_its_dict() -> None:
+    """The answer's message object, appended to the next request as it came, counts like a dict."""
+    message = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    function = SimpleNamespace(**CALL["function"])  # type: ignore[arg-type]
+    as_object = SimpleNamespace(role="assistant", content=None, tool_calls=[SimpleNamespace(function=function)])
+
+    expected = count_prompt(model="gpt-4o", messages=[message])
+
+    assert expected == count_prompt(model="gpt-4o", messages=[as_object])  # type: ignore[list-item]
+
+
+def test_tools_add_their_compact_json(true_count: Callable[[str, str], int]) -> None:
+    """Tools count as compact JSON, which is an estimate."""
+    compact = '{"type":"function","function":{"name":"clock","parameters":{"type":"object","properties":{}}}}'
+    plain = count_prompt(model="gpt-4o", messages=[HELLO])
+
+    count = count_prompt(model="gpt-4o", messages=[HELLO], tools=[TOOL])
+
+    expected = Count(tokens=plain.tokens + true_count("o200k_base", compact), exact=False, method="o200k_base")
+    assert expected == count
+
+
+def test_output_schema_makes_a_prompt_an_estimate() -> None:
+    """An output schema adds its compact JSON to the prompt."""
+    schema = {"type": "json_schema", "json_schema": {"name": "time", "schema": {"type": "object"}}}
+    plain = count_prompt(model="gpt-4o", messages=[HELLO])
+
+    count = count_prompt(model="gpt-4o", messages=[HELLO], response_format=schema)
+
+    assert not count.exact
+    assert plain.tokens < count.tokens
+
+
+def test_text_as_output_format_changes_nothing() -> None:
+    """The response format "text" is the default of the API."""
+    count = count_prompt(model="gpt-4o", messages=[HELLO], response_format={"type": "text"})
+
+    assert count_prompt(model="gpt-4o", messages=[HELLO]) == count
+
+
+def test_no_messages_are_no_tokens() -> None:
+    """A chat without messages is a chat that nobody told us about."""
+    assert Count(tokens=0, exact=False, method="o200k_base") == count_prompt(model="gpt-4o", messages=[])
+
+
+@pytest.mark.parametrize(("model", "exact"), [("gpt-3.5-turbo-instruct", True), ("gpt-4", False)])
+def test_text_prompt_counts_its_text(model: str, exact: bool) -> None:
+    """A string is the prompt of a text completion, exact for a model that completes text."""
+    assert Count(tokens=2, exact=exact, method="cl100k_base") == count_prompt(model=model, messages="hello world")
+
+
+def test_tool_calls_in_a_completion_are_not_exact() -> None:
+    """A tool call counts its name and its arguments."""
+    count = count_completion(model="gpt-4o", text="hello world", tool_calls=[CALL])
+
+    assert Count(tokens=2 + 1 + 1, exact=False, method="o200k_base") == count
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"type": "function_call", "name": "clock", "arguments": "{}"},
+        {"type": "function", "function": {"name": "clock", "arguments": {}}},
+        {"type": "custom", "custom": {"name": "clock", "input": "{}"}},
+    ],
+)
+def test_tool_call_shapes_count_the_same(call: dict[str, Any]) -> None:
+    """A tool call counts the same in each of OpenAI's shapes."""
+    expected = count_completion(model="gpt-4o", text="", tool_calls=[CALL])
+
+    assert expected == count_completion(model="gpt-4o", text="", tool_calls=[call])
+
+
+def test_answer_to_a_request_with_tools_is_not_exact() -> None:
+    """OpenAI counts about one token more in an answer where tools were offered."""
+    count = count_completion(model="gpt-4o", text="hello world", tools=[TOOL])
+
+    assert Count(tokens=2, exact=False, method="o200k_base") == count
+
+
+@pytest.mark.parametrize("model", ["gpt-5", "gpt-5-mini", "o1", "o3-mini", "o4-mini"])
+def test_completion_of_a_reasoning_model_is_not_exact(model: str) -> None:
+    """Reasoning is billed and not shown, so the visible text is only a part."""
+    assert Count(tokens=2, exact=False, method="o200k_base") == count_completion(model=model, text="hello world")
+
+
+@pytest.mark.parametrize("model", ["claude-opus-4-5", "gemini-2.5-pro", "ollama/llama3.2", "my-model", "", None])
+def test_other_models_count_by_the_nearest_vocabulary(model: str | None) -> None:
+    """A model without a known vocabulary gets an estimate that says so."""
+    counts = [
+        count_prompt(model=model, messages=[HELLO]),
+        count_completion(model=model, text="hello world"),
+        count_embedding(model=model, inputs=["hello world"]),
+    ]
+
+    assert [9, 2, 2] == [count.tokens for count in counts]
+    assert not any(count.exact for count in counts)
+    assert all(count.method.endswith(" (nearest)") for count in counts)
+
+
+def test_embedding_counts_the_sum_of_its_inputs() -> None:
+    """A batch counts its texts, and a list of token numbers its length."""
+    count = count_embedding(model="text-embedding-3-small", inputs=["hello world", [3, 4, 5], "tokens"])
+
+    assert Count(tokens=2 + 3 + 1, exact=True, method="cl100k_base") == count
+
+
+def test_one_token_array_counts_its_length() -> None:
+    """A bare list of token numbers is one input."""
+    count = count_embedding(model="text-embedding-3-small", inputs=[3, 4, 5])  # type: ignore[list-item]
+
+    assert Count(tokens=3, exact=True, method="cl100k_base") == count
+
+
+def test_one_bare_text_is_one_input() -> None:
+    """A string instead of a list is one input, not one a character."""
+    count = count_embedding(model="text-embedding-3-small", inputs="hello world")
+
+    assert Count(tokens=2, exact=True, method="cl100k_base") == count
+
+
+@pytest.mark.parametrize("inputs", [[], [""], [None], [{"image": "AAAA"}], None])
+def test_embedding_without_text_is_not_exact(inputs: Any) -> None:
+    """Nothing, an empty text and an image count nothing that we are sure of."""
+    assert Count(tokens=0, exact=False, method="cl100k_base") == count_embedding(
+        model="text-embedding-3-small", inputs=inputs
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [(None, 0), (b"hello world", 2), (7, 1), (["hello world"], 2), (object(), 0), (b"\xff", 1)]
+)
+def test_text_of_another_type_counts_as_its_text(text: Any, tokens: int) -> None:
+    """None, bytes, numbers and parts count as the text they stand for, and are not exact."""
+    assert Count(tokens=tokens, exact=False, method="o200k_base") == count_completion(model="gpt-4o", text=text)
+
+
+def test_cyclic_values_count_without_an_error() -> None:
+    """A message, a tool and an input that hold themselves count what can be read of them."""
+    message: dict[str, Any] = {"role": "user"}
+    message["content"] = message
+    parts: list[Any] = ["hello world"]
+    parts.append(parts)
+    tool: dict[str, Any] = {"function": {"name": "clock"}}
+    tool["self"] = tool
+
+    assert 3 + 1 + 3 == count_prompt(model="gpt-4o", messages=[message], tools=[tool]).tokens
+    assert 2 == count_embedding(model="gpt-4o", inputs=[parts]).tokens
+
+
+JSON_LIKE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+FIELDS = ["role", "content", "name", "tool_calls", "function_call", "tool_call_id", "type", "text", "function"]
+MESSAGES = st.lists(st.dictionaries(st.sampled_from(FIELDS), JSON_LIKE, max_size=5) | JSON_LIKE, max_size=4)
+
+
+@settings(deadline=None)
+@given(model=JSON_LIKE, messages=MESSAGES | JSON_LIKE, tools=JSON_LIKE, response_format=JSON_LIKE)
+def test_no_prompt_raises(model: Any, messages: Any, tools: Any, response_format: Any) -> None:
+    """Whatever JSON can hold is counted without an error."""
+    count = count_prompt(model=model, messages=messages, tools=tools, response_format=response_format)
+
+    assert 0 <= count.tokens
+
+
+@settings(deadline=None)
+@given(model=JSON_LIKE, text=JSON_LIKE, tool_calls=JSON_LIKE | MESSAGES)
+def test_no_completion_or_embedding_raises(model: Any, text: Any, tool_calls: Any) -> None:
+    """Whatever JSON can hold is counted without an error, as an answer and as an input."""
+    assert 0 <= count_completion(model=model, text=text, tool_calls=tool_calls).tokens
+    assert 0 <= count_embedding(model=model, inputs=text).tokens
+
+
+@settings(deadline=None)
+@given(text=st.text(st.characters(codec="utf-8")), model=st.sampled_from(["gpt-4o", "gpt-4"]))
+def test_any_text_counts_as_in_tiktoken(text: str, model: str, true_count: Callable[[str, str], int]) -> None:
+    """Every text counts what tiktoken counts."""
+    count = count_completion(model=model, text=text)
+
+    assert true_count(count.method, text) == count.tokens
+
+
+@settings(deadline=None)
+@given(texts=st.lists(st.text(), min_size=1, max_size=4))
+def test_a_batch_counts_the_sum_of_its_texts(texts: list[str]) -> None:
+    """Inputs of a batch do not touch each other."""
+    alone = [count_embedding(model="gpt-4o", inputs=[text]).tokens for text in texts]
+
+    assert sum(alone) == count_embedding(model="gpt-4o", inputs=texts).tokens
+
+
+@settings(deadline=None)
+@given(text=st.text())
+def test_a_text_has_at_most_a_token_a_byte(text: str) -> None:
+    """A token covers at least one byte, and a text that is not empty has at least one token."""
+    count = count_completion(model="gpt-4o", text=text)
+
+    assert (
+        (len(text) > 0)
+        <= count.tokens
+        <= len(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode())
+    )
