@@ -1,0 +1,74 @@
+"""What every suite shares: loopback servers, one a mode, and a counter that writes to a folder of the test's own."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # before anything imports litellm: it would go online
+os.environ.setdefault("OPENAI_API_KEY", "sk-loopback")
+os.environ.setdefault("ANTHROPIC_API_KEY", "sk-loopback")
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loopback_server import LoopbackServer
+from token_callbacks import TokenCounter
+from token_callbacks.sinks.memory import MemorySink
+
+# LlamaIndex's OpenAI class counts instruct prompts with tiktoken, which goes online unless it is told where to look.
+if (_litellm := find_spec("litellm")) is not None and _litellm.origin is not None:
+    os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(Path(_litellm.origin).parent / "litellm_core_utils" / "tokenizers"))
+
+Loopback = Callable[..., LoopbackServer]
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Loopback]:
+    """Start a server for each combination of options once a session."""
+    started: dict[str, LoopbackServer] = {}
+    with ExitStack() as stack:
+
+        def server(**options: Any) -> LoopbackServer:
+            key = repr(sorted(options.items()))
+            if key not in started:
+                started[key] = stack.enter_context(LoopbackServer(**options))
+            return started[key]
+
+        yield server
+
+
+@pytest.fixture
+def loopback(servers: Loopback) -> Loopback:
+    """Give a server with these options and an empty ledger."""
+
+    def server(**options: Any) -> LoopbackServer:
+        found = servers(**options)
+        found.clear()
+        return found
+
+    return server
+
+
+@pytest.fixture
+def memory() -> MemorySink:
+    """Give the sink that keeps what ``counter`` made."""
+    return MemorySink()
+
+
+@pytest.fixture
+def log_dir(tmp_path: Path) -> Path:
+    """Give the folder that ``counter`` writes to."""
+    return tmp_path / "token_logs"
+
+
+@pytest.fixture
+def counter(log_dir: Path, memory: MemorySink) -> Iterator[TokenCounter]:
+    """Give an open counter."""
+    counter = TokenCounter(log_dir=log_dir, sinks=[memory])
+    yield counter
+    counter.close()

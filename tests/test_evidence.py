@@ -1,0 +1,84 @@
+"""How figures are settled: the provider's word first, a count second, and each figure by itself."""
+
+from __future__ import annotations
+
+from token_callbacks.evidence import Figures, settle
+from token_callbacks.records import Operation, Outcome, Provenance, Sources
+
+from .calls import Told
+
+MESSAGES = [{"role": "user", "content": "Hello, loopback."}]
+TEXT = "A short answer."
+
+
+def _settled(payload: object, outcome: Outcome = Outcome.COMPLETED, text: str | None = TEXT) -> Figures:
+    return settle(Operation.CHAT, "gpt-4o", outcome, [Told(payload, text=text, messages=MESSAGES)])
+
+
+def test_reported_figures_are_taken_as_they_are() -> None:
+    """Nothing is counted where the provider told both."""
+    figures = _settled({"prompt_tokens": 3, "completion_tokens": 4})
+
+    assert (3, 4) == (figures.usage.prompt_tokens, figures.usage.completion_tokens)
+    assert Sources(prompt=Provenance.REPORTED, completion=Provenance.REPORTED) == figures.sources
+    assert figures.counting_method is None
+
+
+def test_zero_beside_text_is_not_told() -> None:
+    """A 0/0 that a gateway made up is counted instead, and the payload kept."""
+    figures = _settled({"prompt_tokens": 0, "completion_tokens": 0})
+
+    assert Sources(prompt=Provenance.COUNTED, completion=Provenance.COUNTED) == figures.sources
+    assert figures.usage.prompt_tokens
+    assert figures.usage.completion_tokens
+    assert {"prompt_tokens": 0, "completion_tokens": 0} == figures.payload
+
+
+def test_each_figure_has_its_own_source() -> None:
+    """A provider may tell the prompt and not the completion."""
+    figures = _settled({"prompt_tokens": 3})
+
+    assert 3 == figures.usage.prompt_tokens
+    assert Sources(prompt=Provenance.REPORTED, completion=Provenance.COUNTED) == figures.sources
+
+
+def test_what_a_cut_stream_delivered_is_a_lower_bound() -> None:
+    """The prompt was sent whole and is counted; the completion is what arrived."""
+    figures = _settled(None, Outcome.ABANDONED)
+
+    assert Sources(prompt=Provenance.COUNTED, completion=Provenance.PARTIAL) == figures.sources
+
+
+def test_a_placeholder_of_a_cut_stream_gives_way_to_what_arrived() -> None:
+    """Anthropic's first event tells 1 output token; more text than that came."""
+    figures = _settled({"input_tokens": 3, "output_tokens": 1}, Outcome.ABANDONED)
+
+    assert Sources(prompt=Provenance.REPORTED, completion=Provenance.PARTIAL) == figures.sources
+    assert (figures.usage.completion_tokens or 0) > 1
+
+
+def test_a_failure_before_any_answer_counts_nothing() -> None:
+    """A refused request was most likely not billed: no figure is made up for it."""
+    figures = _settled(None, Outcome.FAILED, text=None)
+
+    assert (None, None) == (figures.usage.prompt_tokens, figures.usage.completion_tokens)
+    assert Sources(prompt=Provenance.MISSING, completion=Provenance.MISSING) == figures.sources
+
+
+def test_a_stream_that_was_never_started_has_no_figures() -> None:
+    """Nothing was sent, so nothing is missing either."""
+    assert Sources() == _settled(None, Outcome.NOT_STARTED, text=None).sources
+
+
+def test_evidence_that_rules_usage_out_ends_the_search() -> None:
+    """A stream whose chunks were seen and carried no usage is counted, whatever a framework claims further up."""
+
+    class Probed(Told):
+        def rules_out_usage(self) -> bool:
+            return True
+
+    claim = Told({"prompt_tokens": 9, "completion_tokens": 9})
+    probed = Probed(None, text=TEXT, messages=MESSAGES)
+    figures = settle(Operation.CHAT, "gpt-4o", Outcome.COMPLETED, [probed, claim])
+
+    assert Sources(prompt=Provenance.COUNTED, completion=Provenance.COUNTED) == figures.sources

@@ -1,0 +1,306 @@
+"""Runs and steps as the user meets them, without any framework: a stand-in opens and closes calls on the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from token_callbacks import RunSummary, TokenCounter
+from token_callbacks.errors import CounterClosed, InvalidArgument, RunOrderError, UnknownOption
+from token_callbacks.ledger import process_ledger
+from token_callbacks.sinks.memory import MemorySink
+
+from .calls import make_call, open_call
+
+
+def test_a_call_lands_in_the_run_it_was_made_in(counter: TokenCounter) -> None:
+    """A run counts its own calls, those of its steps included, and nothing else."""
+    make_call(prompt=100, completion=100)
+    with counter.run("nightly", tags={"team": "search"}) as run:
+        make_call(prompt=3, completion=4)
+        with run.step("judge"):
+            make_call(prompt=5, completion=6)
+        make_call(embedding=7)
+
+    summary = run.summary
+    assert (7, 8, 10, 18) == _four(summary)
+    assert ("nightly", {"team": "search"}, "completed") == (summary.name, summary.tags, summary.outcome)
+    assert [("judge", 1, 11)] == [(row.name, row.calls, row.total_llm_tokens) for row in summary.by_step]
+    assert (2, 1) == (summary.calls.llm, summary.calls.embedding)
+
+
+def test_the_summary_is_the_file(counter: TokenCounter) -> None:
+    """What ``run.summary`` gives after the run is what lies on the disk."""
+    with counter.run("nightly") as run:
+        make_call(prompt=3, completion=4)
+
+    assert run.summary_path is not None
+    assert run.summary == msgspec.json.decode(run.summary_path.read_bytes(), type=RunSummary)
+
+
+def test_a_summary_can_be_read_while_the_run_goes_on(counter: TokenCounter) -> None:
+    """It says so, and what was used up to now."""
+    with counter.run("nightly") as run:
+        make_call(prompt=3, completion=4)
+        summary = run.summary
+
+        assert ("running", None, 7) == (summary.outcome, summary.ended_at, summary.total_llm_tokens)
+
+
+def test_a_nested_run_is_a_run_of_its_own(counter: TokenCounter) -> None:
+    """Each call is in exactly one run; the outer one tells the sum with its inner ones apart."""
+    with counter.run("outer") as outer:
+        make_call(prompt=3, completion=4)
+        with counter.run("inner") as inner:
+            make_call(prompt=30, completion=40)
+
+    assert (None, outer.run_id) == (outer.summary.parent_run_id, inner.summary.parent_run_id)
+    assert (7, 70) == (outer.summary.total_llm_tokens, inner.summary.total_llm_tokens)
+    assert 77 == outer.summary.including_nested.total_llm_tokens
+
+
+def test_async_with_and_gather_keep_runs_apart(counter: TokenCounter) -> None:
+    """Concurrent tasks each have their own current run."""
+
+    async def one(size: int) -> int:
+        async with counter.run(f"run {size}") as run:
+            await asyncio.sleep(0)
+            make_call(prompt=size, completion=0)
+            async with run.step("late"):
+                await asyncio.sleep(0)
+                make_call(prompt=size, completion=0)
+        return run.summary.llm_prompt_tokens
+
+    async def many() -> list[int]:
+        return await asyncio.gather(*[one(size) for size in range(1, 20)])
+
+    assert [2 * size for size in range(1, 20)] == asyncio.run(many())
+
+
+def test_a_decorated_function_is_a_run_a_call(counter: TokenCounter, memory: MemorySink) -> None:
+    """Functions and coroutine functions keep their results; recursion nests."""
+
+    @counter.run("countdown")
+    def countdown(size: int) -> int:
+        make_call(prompt=size, completion=0)
+        return 0 if size == 1 else 1 + countdown(size - 1)
+
+    @counter.run("greet")
+    async def greet() -> str:
+        make_call(prompt=9, completion=0)
+        return "hello"
+
+    assert 2 == countdown(3)
+    assert "hello" == asyncio.run(greet())
+    summaries = list(memory.summaries.values())
+    assert [("countdown", 1), ("countdown", 2), ("countdown", 3), ("greet", 9)] == [
+        (summary.name, summary.llm_prompt_tokens) for summary in summaries
+    ]
+    assert [1, 3, 6] == [summary.including_nested.llm_prompt_tokens for summary in summaries[:3]]
+
+
+def test_a_generator_function_cannot_be_a_run(counter: TokenCounter) -> None:
+    """Its body runs in pieces inside somebody else's run, so the error says where to open one instead."""
+
+    def pieces() -> Iterator[int]:
+        yield 3
+
+    with pytest.raises(InvalidArgument, match="open the run in the code that consumes it"):
+        counter.run("pieces")(pieces)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (ValueError("boom"), "failed"),
+        (KeyboardInterrupt(), "cancelled"),
+        (asyncio.CancelledError(), "cancelled"),
+        (SystemExit(0), "completed"),
+        (SystemExit(3), "failed"),
+    ],
+    ids=repr,
+)
+def test_the_outcome_follows_the_exception(counter: TokenCounter, error: BaseException, outcome: str) -> None:
+    """The exception goes on to the host as it is."""
+    scope = counter.run("doomed")
+    with pytest.raises(type(error)) as caught, scope as run:
+        raise error
+
+    assert error is caught.value
+    assert outcome == run.summary.outcome
+
+
+def test_runs_closed_in_the_wrong_order_are_an_error_that_can_be_mended(counter: TokenCounter) -> None:
+    """The error names both runs and what to do; doing that ends both as if nothing had happened."""
+    outer, inner = counter.run("outer"), counter.run("inner")
+    run = outer.__enter__()
+    inner.__enter__()
+    with pytest.raises(RunOrderError, match=r"run 'outer' is left while run 'inner', .* leave that one first"):
+        outer.__exit__(None, None, None)
+    inner.__exit__(None, None, None)
+    outer.__exit__(None, None, None)
+
+    assert "completed" == run.summary.outcome
+
+
+def test_a_run_left_with_a_step_open_is_an_error(counter: TokenCounter) -> None:
+    """A step is held to the same order."""
+    scope = counter.run("outer")
+    run = scope.__enter__()
+    step = run.step("plan")
+    step.__enter__()
+    with pytest.raises(RunOrderError, match="step 'plan'"):
+        scope.__exit__(None, None, None)
+    step.__exit__(None, None, None)
+    scope.__exit__(None, None, None)
+
+
+def test_a_run_may_be_left_in_another_context(counter: TokenCounter) -> None:
+    """Async fixtures and web frameworks enter and leave in different contexts; that is no error."""
+    scope = counter.run("split")
+    run = contextvars.copy_context().run(scope.__enter__)
+    contextvars.copy_context().run(scope.__exit__, None, None, None)
+
+    assert "completed" == run.summary.outcome
+
+
+def test_a_closed_counter_says_what_to_do(counter: TokenCounter) -> None:
+    """Neither the counter nor its runs can be used to open anything any more; what was counted stays readable."""
+    with counter.run("over") as run:
+        make_call(prompt=3, completion=4)
+    counter.close()
+    counter.close()
+
+    with pytest.raises(CounterClosed, match=r"make a new TokenCounter\(\)"):
+        counter.run("late")
+    with pytest.raises(CounterClosed):
+        run.step("late")
+    assert 7 == run.summary.total_llm_tokens
+
+
+def test_closing_ends_open_runs_and_abandons_open_calls(counter: TokenCounter, memory: MemorySink) -> None:
+    """Nothing vanishes with the counter."""
+    scope = counter.run("open")
+    run = scope.__enter__()
+    open_call()
+    counter.close()
+    scope.__exit__(None, None, None)
+
+    assert ("cancelled", 1) == (run.summary.outcome, run.summary.calls.abandoned)
+    assert ["abandoned"] == [record.outcome for record in memory.records]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"logdir": "x"}, UnknownOption, "no option 'logdir'; it has log_dir"),
+        ({"log_dir": 3}, InvalidArgument, "path of a folder"),
+        ({"log_dir": ""}, InvalidArgument, "path of a folder"),
+        ({"log_dir": "a\0b"}, InvalidArgument, "path of a folder"),
+        ({"frameworks": ("langchain",)}, InvalidArgument, "'llama_index', 'litellm'"),
+        ({"frameworks": "litellm"}, InvalidArgument, "'llama_index', 'litellm'"),
+        ({"drain_seconds": -1}, InvalidArgument, "0 or more"),
+        ({"drain_seconds": float("nan")}, InvalidArgument, "0 or more"),
+        ({"drain_seconds": "2"}, InvalidArgument, "0 or more"),
+    ],
+    ids=repr,
+)
+def test_wrong_options_are_our_own_error(options: dict[str, object], error: type[Exception], message: str) -> None:
+    """The text gives the value and what would be right; no half-made counter takes part afterwards."""
+    before = process_ledger().participants
+    with pytest.raises(error, match=message):
+        TokenCounter(**options)  # type: ignore[arg-type]
+
+    assert before == process_ledger().participants
+
+
+@pytest.mark.parametrize("name", ["", None, 3], ids=repr)
+def test_a_run_and_a_step_need_a_name(counter: TokenCounter, name: object) -> None:
+    """An empty name is caught where it is given."""
+    with pytest.raises(InvalidArgument, match="non-empty string"):
+        counter.run(name)  # type: ignore[arg-type]
+    with counter.run("named") as run, pytest.raises(InvalidArgument, match="non-empty string"):
+        run.step(name)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tags", ["team", {"team": 3}, {3: "team"}, [("team", "search")]], ids=repr)
+def test_tags_are_strings(counter: TokenCounter, tags: object) -> None:
+    """Tags of another shape are caught where they are given."""
+    with pytest.raises(InvalidArgument, match="strings to strings"):
+        counter.run("tagged", tags=tags)  # type: ignore[arg-type]
+
+
+def test_two_counters_write_two_logs(counter: TokenCounter, memory: MemorySink) -> None:
+    """Each has every call once; a run belongs to the counter that opened it."""
+    other_sink = MemorySink()
+    other = TokenCounter(log_dir=None, sinks=[other_sink])
+    with counter.run("mine") as run:
+        make_call(prompt=3, completion=4)
+    other.close()
+
+    assert (1, 1) == (len(memory.records), len(other_sink.records))
+    assert run.run_id == memory.records[0].run_id
+    assert ["default"] == [summary.name for summary in other_sink.summaries.values()]
+
+
+def test_a_late_call_reissues_the_summary(counter: TokenCounter) -> None:
+    """A call that ends after its run is still that run's, on the disk too."""
+    with counter.run("early") as run:
+        call = open_call()
+    assert run.summary_path is not None
+    before = run.summary_path.read_bytes()
+    make_call(prompt=3, completion=4, call=call)
+
+    assert 7 == run.summary.total_llm_tokens
+    assert before != run.summary_path.read_bytes()
+    assert 7 == msgspec.json.decode(run.summary_path.read_bytes(), type=RunSummary).total_llm_tokens
+
+
+def test_threads_count_exactly(counter: TokenCounter) -> None:
+    """Many threads in one run, with the context handed on: no call is lost and none doubled."""
+    with counter.run("threads") as run, ThreadPoolExecutor(8) as pool:
+        contexts = [contextvars.copy_context() for _ in range(400)]
+        list(pool.map(lambda context: context.run(make_call, prompt=3, completion=4), contexts))
+
+    assert (400, 1200, 1600) == (
+        run.summary.calls.llm,
+        run.summary.llm_prompt_tokens,
+        run.summary.llm_completion_tokens,
+    )
+
+
+def test_calls_outside_any_run_are_summed_up_at_exit(tmp_path: Path) -> None:
+    """A script that knows no runs finds one summary when it has ended, without closing anything."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from token_callbacks import TokenCounter\n"
+        "from tests.calls import make_call\n"
+        "counter = TokenCounter(log_dir='logs')\n"
+        "make_call(prompt=3, completion=4)\n"
+        "make_call(prompt=5, completion=6)\n"
+    )
+    root = Path(__file__).parent.parent
+    subprocess.run([sys.executable, script], check=True, cwd=tmp_path, env={"PYTHONPATH": str(root)})
+
+    [path] = (tmp_path / "logs" / "runs").iterdir()
+    summary = msgspec.json.decode(path.read_bytes(), type=RunSummary)
+    assert ("default", "completed", 18) == (summary.name, summary.outcome, summary.total_llm_tokens)
+    [lines] = (tmp_path / "logs").glob("calls-*.jsonl")
+    assert 2 == len(lines.read_text().splitlines())
+
+
+def _four(summary: RunSummary) -> tuple[int, int, int, int]:
+    return (
+        summary.embedding_tokens,
+        summary.llm_prompt_tokens,
+        summary.llm_completion_tokens,
+        summary.total_llm_tokens,
+    )

@@ -1,0 +1,326 @@
+"""``TokenCounter``, the one object most users meet: it ties hooks, runs, ledger and sinks together."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from token_callbacks import hooks
+from token_callbacks.errors import CounterClosed, InvalidArgument, UnknownOption
+from token_callbacks.ledger import Draft, Ledger, OpenCall, process_ledger
+from token_callbacks.records import CallRecord, FourTotals, Producer, RunOutcome, RunSummary
+from token_callbacks.runs import Run, RunScope, chain_from, checked_name, checked_tags, current_scope
+from token_callbacks.sinks import Sink
+from token_callbacks.sinks.json_files import JsonFiles
+
+DEFAULT_LOG_DIR = "token_logs"
+DEFAULT_RUN_NAME = "default"
+
+
+class TokenCounter:
+    """Counts what every LLM and embedding call of this process uses, run by run, and writes it down.
+
+    Making one hooks LlamaIndex and LiteLLM, whichever is imported, before or after; neither is imported by it. Calls
+    outside any ``counter.run(...)`` land in a default run, whose summary is written at ``close()`` or at exit. Several
+    counters may live side by side: each writes its own log, with every call in it once. All methods are thread-safe.
+
+    ``log_dir``: the folder, made at the first call; ``None`` writes no files.
+    ``sinks``: further places for records and summaries.
+    ``frameworks``: which frameworks to hook.
+    ``drain_seconds``: how long the end of a run may wait for calls that were answered but not yet reported.
+
+    Raises ``UnknownOption`` and ``InvalidArgument`` for what it cannot use.
+    """
+
+    def __init__(
+        self,
+        *,
+        log_dir: str | os.PathLike[str] | None = DEFAULT_LOG_DIR,
+        sinks: Sequence[Sink] = (),
+        frameworks: Collection[str] = tuple(hooks.FRAMEWORKS),
+        drain_seconds: float = 2.0,
+        **unknown: Any,
+    ) -> None:
+        if unknown:
+            raise UnknownOption(
+                f"TokenCounter has no option {', '.join(map(repr, unknown))}; it has log_dir, sinks, frameworks and"
+                " drain_seconds"
+            )
+        self.frameworks = _checked_frameworks(frameworks)
+        self._drain_seconds = _checked_seconds(drain_seconds)
+        self._ledger: Ledger = process_ledger()
+        self._sinks: tuple[Sink, ...] = (*(() if log_dir is None else (JsonFiles(_checked_path(log_dir)),)), *sinks)
+        self._default_run: Run | None = None
+        self._open_runs: dict[Run, None] = {}
+        self._is_closed = False
+        # Each by itself: one that fails must not keep the others from their part.
+        self._record_writers = [self._ledger.shielded(sink.write_record) for sink in self._sinks]
+        self._summary_writers = [self._ledger.shielded(sink.write_summary) for sink in self._sinks]
+        self._writing_for: Run | None = None
+        self._ledger.join(self)
+        for framework in self.frameworks:
+            hooks.attach(framework)
+        atexit.register(self.close)
+
+    def __repr__(self) -> str:
+        return f"<TokenCounter {'closed' if self._is_closed else 'open'} for {', '.join(self.frameworks)}>"
+
+    def run(self, name: str, *, tags: Mapping[str, str] | None = None) -> RunScope:
+        """Open a run: ``with``, ``async with``, or a decorator for functions and coroutine functions.
+
+        A run opened inside another one is its child; a call lands in the innermost run of the context it was made in.
+
+        Raises ``CounterClosed`` after ``close()`` and ``InvalidArgument`` for a bad name or bad tags.
+        """
+        self.require_open()
+        return RunScope(self, checked_name(name, "run"), checked_tags(tags))
+
+    @property
+    def default_run(self) -> Run:
+        """The run of the calls that were made outside any other; opened by the first of them, or by asking for it."""
+        with self._ledger.lock:
+            if self._default_run is None:
+                self._default_run = self._make_run(DEFAULT_RUN_NAME, {}, None)
+            return self._default_run
+
+    def close(self) -> None:
+        """Drain, end what is open, write the summaries and let go of the files; harmless the second time.
+
+        Streams that are still open get their record now, as abandoned. What was counted stays readable.
+        """
+        with self._ledger.lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        self._ledger.drain(self._has_seat, self._drain_seconds)
+        self._ledger.part_with(self)
+        self._ledger.abandon(self._has_seat)
+        for run in tuple(self._open_runs):
+            self._end_run(run, RunOutcome.COMPLETED if run is self._default_run else RunOutcome.CANCELLED)
+        for sink in self._sinks:
+            self._ledger.shielded(sink.close)()
+        atexit.unregister(self.close)
+
+    def uninstall(self) -> None:
+        """Close this counter and, if no other one is open, take the hooks out of the frameworks."""
+        self.close()
+        if not self._ledger.participants:
+            hooks.detach_all()
+
+    # What a run needs of its counter (runs.RunOwner).
+
+    def require_open(self) -> None:
+        """Raise ``CounterClosed`` after ``close()``."""
+        if self._is_closed:
+            raise CounterClosed("this TokenCounter is closed and counts nothing any more: make a new TokenCounter()")
+
+    def open_run(self, name: str, tags: Mapping[str, str]) -> Run:
+        """Make a run inside the current one."""
+        self.require_open()
+        parent = next((link.run for link in chain_from(current_scope()) if link.run.owner is self), None)
+        with self._ledger.lock:
+            return self._make_run(name, tags, parent)
+
+    def finish_run(self, run: Run, outcome: RunOutcome) -> None:
+        """Drain the run's calls, end it and write its summary."""
+        self._ledger.drain(_in_run(run), self._drain_seconds)
+        self._end_run(run, outcome)
+
+    async def finish_run_async(self, run: Run, outcome: RunOutcome) -> None:
+        """Drain the run's calls without blocking the event loop, end it and write its summary."""
+        await self._ledger.drain_async(_in_run(run), self._drain_seconds)
+        self._end_run(run, outcome)
+
+    def summary_of(self, run: Run) -> RunSummary:
+        """Read the run's totals as of now."""
+        with self._ledger.lock:
+            return _summary(run, self._ledger.clock())
+
+    def summary_path_of(self, run: Run) -> Path | None:
+        """Tell where the run's summary is written."""
+        return next((path for sink in self._sinks if (path := sink.summary_path(run.run_id)) is not None), None)
+
+    # What the ledger needs of a counter (ledger.Participant).
+
+    def seat(self, framework: str) -> _Seat | None:
+        """Settle the run and step that a call opening now belongs to."""
+        return _Seat(self, *self._current_run()) if framework in self.frameworks else None
+
+    def note_internal_error(self) -> None:
+        """Count a fault of ours in the run that is being written, else in the current one."""
+        with self._ledger.lock:
+            (self._writing_for or self._current_run()[0]).internal_errors += 1
+
+    # The rest is between this counter and its seats.
+
+    def take(self, record: CallRecord, run: Run) -> None:
+        """Fold a record into its run and write it; under the ledger's lock."""
+        run.totals.add(record)
+        _add_to_ancestors(run, record)
+        self._writing_for = run
+        for write in self._record_writers:
+            write(record)
+        self._writing_for = None
+        if not run.is_open:  # late: the summary is already written and must not stay wrong
+            self._write_summary(run)
+
+    def _make_run(self, name: str, tags: Mapping[str, str], parent: Run | None) -> Run:
+        started_at = self._ledger.clock()
+        run_id = f"{started_at:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"
+        run = Run(run_id=run_id, name=name, tags=tags, parent=parent, owner=self, started_at=started_at)
+        self._open_runs[run] = None
+        return run
+
+    def _end_run(self, run: Run, outcome: RunOutcome) -> None:
+        with self._ledger.lock:
+            if not run.is_open:
+                return
+            run.outcome = outcome
+            run.ended_at = self._ledger.clock()
+            self._open_runs.pop(run, None)
+            self._write_summary(run)
+
+    def _write_summary(self, run: Run) -> None:
+        self._writing_for = run
+        for write in self._summary_writers:
+            write(_summary(run, self._ledger.clock()))
+        self._writing_for = None
+
+    def _current_run(self) -> tuple[Run, str | None]:
+        scope = current_scope()
+        while scope is not None:
+            if scope.run.owner is self and scope.run.is_open:
+                return scope.run, scope.step
+            scope = scope.outer
+        return self.default_run, None
+
+    def _has_seat(self, call: OpenCall) -> bool:
+        return any(seat.participant is self for seat in call.seats)
+
+
+class _Seat:
+    """A counter's place in one call: the run and step that the call belongs to."""
+
+    __slots__ = ("participant", "run", "step")
+
+    def __init__(self, participant: TokenCounter, run: Run, step: str | None) -> None:
+        self.participant = participant
+        self.run = run
+        self.step = step
+
+    def receive(self, draft: Draft) -> None:
+        """Make the call a record of this run."""
+        self.participant.take(draft.record(run_id=self.run.run_id, step=self.step), self.run)
+
+
+def shared_counter(framework: str) -> TokenCounter:
+    """Return the newest open counter that takes calls of a framework, or make one for it alone."""
+    for participant in reversed(process_ledger().participants):
+        if isinstance(participant, TokenCounter) and framework in participant.frameworks:
+            return participant
+    return TokenCounter(frameworks=(framework,))
+
+
+def uninstall() -> None:
+    """Close every counter of this process and take the hooks out of the frameworks."""
+    for participant in process_ledger().participants:
+        if isinstance(participant, TokenCounter):
+            participant.close()
+    hooks.detach_all()
+
+
+def _summary(run: Run, now: datetime) -> RunSummary:
+    totals, four = run.totals, run.totals.four
+    return RunSummary(
+        embedding_tokens=four.embedding_tokens,
+        llm_prompt_tokens=four.llm_prompt_tokens,
+        llm_completion_tokens=four.llm_completion_tokens,
+        total_llm_tokens=four.total_llm_tokens,
+        run_id=run.run_id,
+        parent_run_id=None if run.parent is None else run.parent.run_id,
+        name=run.name,
+        tags=run.tags,
+        outcome=run.outcome,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        duration_seconds=max(0.0, ((run.ended_at or now) - run.started_at).total_seconds()),
+        calls=totals.calls,
+        token_details=totals.token_details,
+        provenance=totals.provenance,
+        lower_bound=totals.lower_bound,
+        cost=None,
+        by_model=totals.by_model,
+        by_step=totals.by_step,
+        by_agent=[],
+        budget=None,
+        including_nested=_including_nested(run),
+        internal_errors=run.internal_errors,
+        producer=_producer(),
+    )
+
+
+def _including_nested(run: Run) -> FourTotals:
+    embedding, prompt, completion = run.nested_totals
+    own = run.totals.four
+    prompt += own.llm_prompt_tokens
+    completion += own.llm_completion_tokens
+    return FourTotals(
+        embedding_tokens=embedding + own.embedding_tokens,
+        llm_prompt_tokens=prompt,
+        llm_completion_tokens=completion,
+        total_llm_tokens=prompt + completion,
+    )
+
+
+def _add_to_ancestors(run: Run, record: CallRecord) -> None:
+    if record.cached:
+        return
+    usage, ancestor = record.usage, run.parent
+    while ancestor is not None:
+        ancestor.nested_totals[0] += usage.embedding_tokens or 0
+        ancestor.nested_totals[1] += usage.prompt_tokens or 0
+        ancestor.nested_totals[2] += usage.completion_tokens or 0
+        ancestor = ancestor.parent
+
+
+def _in_run(run: Run) -> Callable[[OpenCall], bool]:
+    return lambda call: any(isinstance(seat, _Seat) and seat.run is run for seat in call.seats)
+
+
+def _checked_frameworks(frameworks: object) -> tuple[str, ...]:
+    names = tuple(frameworks) if isinstance(frameworks, Collection) and not isinstance(frameworks, str) else ()
+    if not names or not all(name in hooks.FRAMEWORKS for name in names):
+        raise InvalidArgument(f"frameworks are some of {', '.join(map(repr, hooks.FRAMEWORKS))}, not {frameworks!r}")
+    return names
+
+
+def _checked_seconds(seconds: object) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+        raise InvalidArgument(f"drain_seconds is a number of seconds, 0 or more, not {seconds!r}")
+    return float(seconds)
+
+
+def _checked_path(log_dir: object) -> str:
+    try:
+        path = os.fspath(log_dir)  # type: ignore[call-overload]
+    except TypeError:
+        path = None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise InvalidArgument(f"log_dir is the path of a folder, or None for no files, not {log_dir!r}")
+    return path
+
+
+@functools.cache
+def _producer() -> Producer:
+    from importlib.metadata import PackageNotFoundError, version  # not at import: it costs as much as all the rest
+
+    try:
+        return Producer(name="token-callbacks", version=version("token-callbacks"))
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return Producer(name="token-callbacks", version="0+unknown")

@@ -1,0 +1,185 @@
+"""What is known about a call when it ends, and how its figures are settled from that.
+
+Provider's word first, exact count second, marked estimate third. Each figure is settled by itself: a provider may tell
+the prompt and not the completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from token_callbacks.records import Operation, Outcome, Provenance, Sources, Usage
+from token_callbacks.usage import Reading
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """What was sent: OpenAI-shaped messages or one text, with the tools offered and the format asked for."""
+
+    messages: Sequence[Mapping[str, Any]] | str
+    tools: Sequence[Mapping[str, Any]] = ()
+    response_format: Mapping[str, Any] | None = None
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back: the text, and the tool calls as OpenAI shapes them."""
+
+    text: str
+    tool_calls: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing came back."""
+        return not self.text and not self.tool_calls
+
+
+class Evidence(Protocol):
+    """What one framework can say about a call. It is asked when the call ends, each question at most once."""
+
+    def reading(self, operation: Operation) -> Reading | None:
+        """Read the provider's usage; ``None`` where it told none."""
+
+    def rules_out_usage(self) -> bool:
+        """Whether it is certain that the provider told no usage, whatever other evidence shows."""
+
+    def prompt(self) -> Prompt | None:
+        """Gather what was sent; ``None`` where it is not known."""
+
+    def completion(self) -> Completion | None:
+        """Gather what came back; ``None`` where nothing did."""
+
+    def inputs(self) -> Sequence[str | Sequence[int]] | None:
+        """Gather what was embedded; ``None`` where it is not known."""
+
+    def response_id(self) -> str | None:
+        """Tell the provider's id of the response."""
+
+    def response_model(self) -> str | None:
+        """Tell the model as the provider named it."""
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of a call, settled."""
+
+    usage: Usage
+    sources: Sources
+    counting_method: str | None = None
+    payload: dict[str, Any] | None = None
+
+
+def unsettled(operation: Operation) -> Figures:
+    """Return the figures of a call whose evidence could not be read: all missing."""
+    if operation is Operation.EMBEDDING:
+        return Figures(usage=Usage(), sources=Sources(embedding=Provenance.MISSING))
+    return Figures(usage=Usage(), sources=Sources(prompt=Provenance.MISSING, completion=Provenance.MISSING))
+
+
+def settle(operation: Operation, model: str | None, outcome: Outcome, evidence: Sequence[Evidence]) -> Figures:
+    """Settle the figures of a call that has ended; earlier evidence goes before later."""
+    reading = _reading(operation, evidence)
+    if operation is Operation.EMBEDDING:
+        return _settle_embedding(model, outcome, evidence, reading)
+    return _settle_llm(model, outcome, evidence, reading)
+
+
+def first(evidence: Sequence[Evidence], question: str) -> Any:
+    """Ask each in turn; the first answer that is not ``None`` counts."""
+    for witness in evidence:
+        answer = getattr(witness, question)()
+        if answer is not None:
+            return answer
+    return None
+
+
+def _reading(operation: Operation, evidence: Sequence[Evidence]) -> Reading | None:
+    for witness in evidence:
+        reading = witness.reading(operation)
+        if reading is not None or witness.rules_out_usage():
+            return reading
+    return None
+
+
+def _settle_embedding(
+    model: str | None, outcome: Outcome, evidence: Sequence[Evidence], reading: Reading | None
+) -> Figures:
+    payload = None if reading is None else reading.payload
+    if reading is not None and reading.usage.embedding_tokens:
+        return Figures(usage=reading.usage, sources=Sources(embedding=Provenance.REPORTED), payload=payload)
+    inputs = first(evidence, "inputs") if outcome is Outcome.COMPLETED else None
+    if inputs is None:
+        return Figures(usage=Usage(), sources=_sources(outcome, embedding=Provenance.MISSING), payload=payload)
+    from token_callbacks.counting import count_embedding  # not before something has to be counted
+
+    count = count_embedding(model=model, inputs=inputs)
+    return Figures(
+        usage=Usage(embedding_tokens=count.tokens),
+        sources=Sources(embedding=_grade(count.exact)),
+        counting_method=count.method,
+        payload=payload,
+    )
+
+
+def _settle_llm(model: str | None, outcome: Outcome, evidence: Sequence[Evidence], reading: Reading | None) -> Figures:
+    usage = Usage() if reading is None else reading.usage
+    payload = None if reading is None else reading.payload
+    cut_short = outcome is not Outcome.COMPLETED
+    if usage.prompt_tokens and usage.completion_tokens and not cut_short:
+        return Figures(usage=usage, sources=_BOTH_REPORTED, payload=payload)
+    back: Completion | None = first(evidence, "completion")
+    # A call that failed before anything came back was most likely not billed: its prompt is not counted as if it were.
+    sent: Prompt | None = None if cut_short and back is None else first(evidence, "prompt")
+    prompt = _prompt_figure(usage.prompt_tokens, model, sent)
+    completion = _completion_figure(usage.completion_tokens, model, back, sent, cut_short)
+    return Figures(
+        usage=msgspec.structs.replace(usage, prompt_tokens=prompt.tokens, completion_tokens=completion.tokens),
+        sources=_sources(outcome, prompt=prompt.source, completion=completion.source),
+        counting_method=completion.method or prompt.method,
+        payload=payload,
+    )
+
+
+class _Figure(msgspec.Struct, frozen=True):
+    tokens: int | None
+    source: Provenance
+    method: str | None = None
+
+
+def _prompt_figure(told: int | None, model: str | None, sent: Prompt | None) -> _Figure:
+    if told:
+        return _Figure(told, Provenance.REPORTED)
+    if sent is None:
+        return _Figure(None, Provenance.MISSING)
+    from token_callbacks.counting import count_prompt
+
+    count = count_prompt(model=model, messages=sent.messages, tools=sent.tools, response_format=sent.response_format)
+    return _Figure(count.tokens, _grade(count.exact), count.method)
+
+
+def _completion_figure(
+    told: int | None, model: str | None, back: Completion | None, sent: Prompt | None, cut_short: bool
+) -> _Figure:
+    # 0 beside text is as good as not told.
+    if not cut_short and told is not None and (told or back is None or back.is_empty):
+        return _Figure(told, Provenance.REPORTED)
+    if back is None:
+        return _Figure(told, Provenance.MISSING if told is None else Provenance.PARTIAL)
+    from token_callbacks.counting import count_completion
+
+    tools = () if sent is None else sent.tools
+    count = count_completion(model=model, text=back.text, tool_calls=back.tool_calls, tools=tools)
+    if cut_short:  # what a cut stream told may be a placeholder from its first event
+        return _Figure(max(told or 0, count.tokens), Provenance.PARTIAL, count.method)
+    return _Figure(count.tokens, _grade(count.exact), count.method)
+
+
+_BOTH_REPORTED = Sources(prompt=Provenance.REPORTED, completion=Provenance.REPORTED)
+
+
+def _sources(outcome: Outcome, **sources: Provenance) -> Sources:
+    return Sources() if outcome is Outcome.NOT_STARTED else Sources(**sources)
+
+
+def _grade(is_exact: bool) -> Provenance:
+    return Provenance.COUNTED if is_exact else Provenance.ESTIMATED

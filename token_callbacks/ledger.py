@@ -1,0 +1,452 @@
+"""The ledger: it opens calls, closes each one once, joins what two frameworks say of one request, and delivers.
+
+It is the only state that the hooks share, and its lock the only lock. Adapters tell it what their framework did;
+counters take part in it and get a seat in every call that opens while they do.
+
+A call that opens inside another open call makes that one a wrapper: the inner one is the request, and the outer one
+makes no record. This is what removes LlamaIndex's double events and LiteLLM under LlamaIndex.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import os
+import secrets
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import ParamSpec, Protocol, TypeVar
+
+from token_callbacks.evidence import Evidence, Figures, first, settle, unsettled
+from token_callbacks.records import CallRecord, Operation, Outcome
+
+_log = logging.getLogger("token_callbacks")
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def utc_now() -> datetime:
+    """Read the clock."""
+    return datetime.now(UTC)
+
+
+class Receiver(Protocol):
+    """Somebody who wants the call: a seat of a counter, or a handler that listens."""
+
+    def receive(self, draft: Draft) -> None:
+        """Take a call that has ended; called under the ledger's lock, once a call."""
+
+
+class Seat(Receiver, Protocol):
+    """A counter's place in one call."""
+
+    @property
+    def participant(self) -> Participant:
+        """Whose seat it is."""
+
+
+class Participant(Protocol):
+    """A counter, as far as the ledger needs it."""
+
+    def seat(self, framework: str) -> Seat | None:
+        """Settle the run that a call opening now belongs to; ``None`` where calls of this framework are not wanted."""
+
+    def note_internal_error(self) -> None:
+        """Count a fault of ours in the current run."""
+
+
+class Origin:
+    """Who makes a call: the seats it takes, and the open call that it is made inside."""
+
+    __slots__ = ("outer", "seats")
+
+    def __init__(self, seats: Sequence[Seat], outer: OpenCall | None) -> None:
+        self.seats = seats
+        self.outer = outer
+
+
+class OpenCall:
+    """A call under way. Mutable, private to the ledger and the adapter that opened it."""
+
+    __slots__ = (
+        "attempt",
+        "evidence",
+        "first_token_at",
+        "framework",
+        "inner",
+        "is_answered",
+        "is_open",
+        "is_wrapper",
+        "listeners",
+        "model",
+        "operation",
+        "outer",
+        "provider",
+        "seats",
+        "started_at",
+        "streamed",
+    )
+
+    def __init__(
+        self,
+        *,
+        framework: str,
+        operation: Operation,
+        provider: str | None,
+        model: str | None,
+        origin: Origin,
+        started_at: datetime,
+    ) -> None:
+        self.framework = framework
+        self.operation = operation
+        self.provider = provider
+        self.model = model
+        self.seats = origin.seats
+        self.outer = origin.outer
+        self.inner: list[OpenCall] = []
+        self.listeners: list[Receiver] = []
+        self.started_at = started_at
+        self.first_token_at: datetime | None = None
+        self.evidence: Evidence | None = None
+        """What the adapter knows so far; used where the end event never comes."""
+        self.streamed = False
+        self.attempt = 1
+        self.is_open = True
+        self.is_wrapper = False
+        self.is_answered = False
+        """Everything has come back from the provider, only the framework's end event has not."""
+
+
+class Draft:
+    """A call that has ended, with everything a record needs but the run it belongs to."""
+
+    __slots__ = (
+        "cached",
+        "call",
+        "call_id",
+        "ended_at",
+        "error",
+        "figures",
+        "outcome",
+        "response_id",
+        "response_model",
+    )
+
+    def __init__(
+        self,
+        call: OpenCall,
+        *,
+        call_id: str,
+        outcome: Outcome,
+        error: str | None,
+        cached: bool,
+        ended_at: datetime,
+        figures: Figures,
+        response_id: str | None,
+        response_model: str | None,
+    ) -> None:
+        self.call = call
+        self.call_id = call_id
+        self.outcome = outcome
+        self.error = error
+        self.cached = cached
+        self.ended_at = ended_at
+        self.figures = figures
+        self.response_id = response_id
+        self.response_model = response_model
+
+    def record(self, *, run_id: str, step: str | None) -> CallRecord:
+        """Make the record for one run."""
+        call, figures = self.call, self.figures
+        first_token = call.first_token_at
+        return CallRecord(
+            call_id=self.call_id,
+            run_id=run_id,
+            step=step,
+            framework=call.framework,
+            operation=call.operation,
+            provider=call.provider,
+            model=call.model,
+            response_model=self.response_model,
+            response_id=self.response_id,
+            streamed=call.streamed,
+            attempt=call.attempt,
+            outcome=self.outcome,
+            cached=self.cached,
+            error=self.error,
+            started_at=call.started_at,
+            ended_at=self.ended_at,
+            time_to_first_token_seconds=None
+            if first_token is None
+            else max(0.0, (first_token - call.started_at).total_seconds()),
+            usage=figures.usage,
+            provenance=figures.sources,
+            counting_method=figures.counting_method,
+            provider_usage=figures.payload,
+        )
+
+
+class Ledger:
+    """The open calls of this process and who takes part. Thread-safe; the clock is an argument for tests."""
+
+    def __init__(self, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self.clock = clock
+        self._participants: tuple[Participant, ...] = ()
+        self._locators: tuple[Callable[[], OpenCall | None], ...] = ()
+        self._under_way: dict[OpenCall, None] = {}
+        """The calls that are open, or being closed by some thread right now."""
+        self._gone: deque[tuple[OpenCall, Outcome]] = deque()
+        self._warned: set[tuple[str, str]] = set()
+        self._start_afresh()
+        self._settle = self.shielded(settle)
+        self._first = self.shielded(first)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        # A forked child must not wait for a lock that a thread of its parent held, nor share its parent's ids.
+        self.lock = threading.RLock()
+        self._call_closed = threading.Condition(self.lock)
+        self._call_ids = map(f"{secrets.token_hex(8)}-{{}}".format, itertools.count(1))
+
+    def join(self, participant: Participant) -> None:
+        """Give a counter a seat in every call that opens from now on."""
+        with self.lock:
+            if participant not in self._participants:
+                self._participants += (participant,)
+
+    def part_with(self, participant: Participant) -> None:
+        """Give a counter no more seats; the calls it has one in still reach it."""
+        with self.lock:
+            self._participants = tuple(other for other in self._participants if other is not participant)
+
+    @property
+    def participants(self) -> tuple[Participant, ...]:
+        """The counters that take part now, oldest first."""
+        return self._participants
+
+    def add_locator(self, locator: Callable[[], OpenCall | None]) -> None:
+        """Add a way to find the open call that the running code was called by; a framework that has one adds it."""
+        self._locators += (locator,)
+
+    def remove_locator(self, locator: Callable[[], OpenCall | None]) -> None:
+        """Take a way to find it out again."""
+        self._locators = tuple(other for other in self._locators if other != locator)
+
+    def enclosing_call(self) -> OpenCall | None:
+        """Find the open call, of another framework, that the code running right now was called by."""
+        return next((call for locator in self._locators if (call := locator()) is not None), None)
+
+    def origin(self, framework: str, outer: OpenCall | None = None) -> Origin:
+        """Settle who makes a call, from the context of the caller.
+
+        The runs are settled here and not at the end: a stream may be read in another context, or reported from none. A
+        call made inside another one belongs to the run of that one.
+        """
+        inherited = {} if outer is None else {seat.participant: seat for seat in outer.seats}
+        seats = [inherited.get(participant) or participant.seat(framework) for participant in self._participants]
+        return Origin([seat for seat in seats if seat is not None], outer)
+
+    def open_call(
+        self, origin: Origin, *, framework: str, operation: Operation, provider: str | None, model: str | None
+    ) -> OpenCall:
+        """Open a call."""
+        if self._gone:
+            self._close_gone()
+        call = OpenCall(
+            framework=framework,
+            operation=operation,
+            provider=provider,
+            model=model,
+            origin=origin,
+            started_at=self.clock(),
+        )
+        if origin.outer is not None:
+            origin.outer.is_wrapper = True
+            origin.outer.inner.append(call)
+        self._under_way[call] = None
+        return call
+
+    def close_call(
+        self,
+        call: OpenCall,
+        *,
+        outcome: Outcome,
+        evidence: Sequence[Evidence] = (),
+        error: BaseException | None = None,
+        cached: bool = False,
+    ) -> None:
+        """Close a call into its record; does nothing if it is closed, so that a late or second end event is harmless.
+
+        The end of a wrapper is also the end of the calls inside it: their own end event may come later, or never.
+        """
+        with self.lock:
+            if not call.is_open:
+                return
+            call.is_open = False
+        if call.evidence is not None and call.evidence not in evidence:
+            evidence = (call.evidence, *evidence)
+        if outcome is not Outcome.COMPLETED:  # what a broken stream delivered, the call around it may have seen
+            evidence = (*evidence, *(witness for witness in _outer_evidence(call) if witness not in evidence))
+        try:
+            if call.is_wrapper:
+                self._close_inner(call, outcome, evidence, error)
+            else:
+                self._deliver(call, outcome, evidence, error, cached)
+        finally:
+            with self.lock:
+                self._under_way.pop(call, None)
+                self._call_closed.notify_all()
+
+    def _close_inner(
+        self, wrapper: OpenCall, outcome: Outcome, evidence: Sequence[Evidence], error: BaseException | None
+    ) -> None:
+        for call in wrapper.inner:
+            # An inner call whose usage only its own end event will tell is left to that event.
+            is_told = call.is_answered or any(witness.reading(call.operation) for witness in evidence)
+            if call.is_open and (is_told or outcome is not Outcome.COMPLETED):
+                self.close_call(call, outcome=outcome, evidence=evidence, error=error)
+
+    def _deliver(
+        self,
+        call: OpenCall,
+        outcome: Outcome,
+        evidence: Sequence[Evidence],
+        error: BaseException | None,
+        cached: bool,
+    ) -> None:
+        receivers = _receivers(call)
+        if receivers:
+            draft = Draft(
+                call,
+                call_id=next(self._call_ids),
+                outcome=outcome,
+                error=None if error is None else type(error).__name__,
+                cached=cached,
+                ended_at=self.clock(),
+                figures=self._settle(call.operation, call.model, outcome, evidence) or unsettled(call.operation),
+                response_id=self._first(evidence, "response_id"),
+                response_model=self._first(evidence, "response_model"),
+            )
+            with self.lock:
+                for receiver in receivers:
+                    receiver.receive(draft)
+
+    def call_gone(self, call: OpenCall, outcome: Outcome) -> None:
+        """Note that the host dropped a call's stream; the next open or drain closes it. Takes no lock: for finalizers."""
+        self._gone.append((call, outcome))
+
+    def _close_gone(self) -> None:
+        while self._gone:
+            try:
+                call, outcome = self._gone.popleft()
+            except IndexError:  # another thread was faster
+                return
+            self.close_call(call, outcome=outcome)
+
+    def drain(self, is_wanted: Callable[[OpenCall], bool], seconds: float) -> None:
+        """Wait until the wanted calls that were answered are closed; past the time, close them from what is known.
+
+        On the thread of a running event loop there is no wait for end events, which the loop itself would deliver.
+        """
+        self._close_gone()
+        deadline = time.monotonic() + seconds
+        wait_for_events = not _is_in_event_loop()
+        with self._call_closed:
+            while self._awaited(is_wanted, wait_for_events) and (left := deadline - time.monotonic()) > 0:
+                self._call_closed.wait(left)
+        self._close_answered(is_wanted)
+
+    async def drain_async(self, is_wanted: Callable[[OpenCall], bool], seconds: float) -> None:
+        """Do what ``drain`` does while the event loop, and with it the framework's own end events, goes on."""
+        import asyncio  # already imported where somebody awaits this
+
+        self._close_gone()
+        deadline = time.monotonic() + seconds
+        while self._awaited(is_wanted, True) and time.monotonic() < deadline:
+            await asyncio.sleep(_POLL_SECONDS)
+        self._close_answered(is_wanted)
+
+    def abandon(self, is_wanted: Callable[[OpenCall], bool]) -> None:
+        """Close what is still open of the wanted calls: nobody will wait for their end."""
+        for call in tuple(self._under_way):
+            if is_wanted(call):
+                self.close_call(call, outcome=Outcome.ABANDONED)
+
+    def _awaited(self, is_wanted: Callable[[OpenCall], bool], wait_for_events: bool) -> bool:
+        return any(
+            not call.is_open or (wait_for_events and call.is_answered)
+            for call in tuple(self._under_way)
+            if is_wanted(call)
+        )
+
+    def _close_answered(self, is_wanted: Callable[[OpenCall], bool]) -> None:
+        for call in tuple(self._under_way):
+            if call.is_answered and is_wanted(call):
+                self.close_call(call, outcome=Outcome.COMPLETED)
+
+    def shielded(self, function: Callable[_P, _T]) -> Callable[_P, _T | None]:
+        """Wrap a function that the host's program runs through: what it raises is counted, logged, and goes no further.
+
+        It then returns ``None``. The first fault of a kind is a warning, the others are debug lines.
+        """
+
+        @functools.wraps(function)
+        def shield(*args: _P.args, **kwargs: _P.kwargs) -> _T | None:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - the one place that may: the host must never see our faults
+                self.note_internal_error(error, function.__qualname__)
+                return None
+
+        return shield
+
+    def note_internal_error(self, error: BaseException, where: str) -> None:
+        """Count a fault of ours in the current runs and log it."""
+        kind = (type(error).__name__, where)
+        level = logging.DEBUG if kind in self._warned else logging.WARNING
+        self._warned.add(kind)
+        # A foreign exception's message may quote the user's text; that of an OSError names a file and a reason.
+        reason = f": {error}" if isinstance(error, OSError) else ""
+        _log.log(level, "%s in %s%s; the host goes on, see internal_errors in the summary", *kind, reason)
+        for participant in self._participants:
+            participant.note_internal_error()
+
+
+def _receivers(call: OpenCall) -> list[Receiver]:
+    receivers: list[Receiver] = list(call.seats)
+    link: OpenCall | None = call
+    while link is not None:
+        receivers += [listener for listener in link.listeners if listener not in receivers]
+        link = link.outer
+    return receivers
+
+
+def _outer_evidence(call: OpenCall) -> Iterator[Evidence]:
+    link = call.outer
+    while link is not None:
+        if link.evidence is not None:
+            yield link.evidence
+        link = link.outer
+
+
+def _is_in_event_loop() -> bool:
+    # Without importing asyncio: who has not, runs no loop, and it costs more than this whole package.
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001 - public, and raises nothing
+
+
+_POLL_SECONDS = 0.002
+
+_process_ledger = Ledger()
+
+
+def process_ledger() -> Ledger:
+    """Return the one ledger that this process's hooks report to."""
+    return _process_ledger

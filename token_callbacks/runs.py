@@ -1,0 +1,281 @@
+"""Runs and steps: which run a call belongs to, in sync code, asyncio, threads and nested runs.
+
+One context variable holds the chain of open runs and steps, innermost first. It follows the context that Python itself
+copies: into asyncio tasks, ``asyncio.to_thread`` and LlamaIndex's own threads, but not into a bare
+``ThreadPoolExecutor.submit`` (give that one ``contextvars.copy_context().run``).
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeVar, cast
+
+from token_callbacks.errors import InvalidArgument, RunOrderError
+from token_callbacks.records import RunOutcome, RunSummary
+from token_callbacks.totals import Totals
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class RunOwner(Protocol):
+    """The counter, as far as a run needs it."""
+
+    def open_run(self, name: str, tags: Mapping[str, str]) -> Run:
+        """Make a run inside the current one."""
+
+    def finish_run(self, run: Run, outcome: RunOutcome) -> None:
+        """Drain the run's calls and write its summary."""
+
+    async def finish_run_async(self, run: Run, outcome: RunOutcome) -> None:
+        """Drain the run's calls without blocking the event loop and write its summary."""
+
+    def summary_of(self, run: Run) -> RunSummary:
+        """Read the run's totals as of now."""
+
+    def summary_path_of(self, run: Run) -> Path | None:
+        """Tell where the run's summary is written."""
+
+    def require_open(self) -> None:
+        """Raise ``CounterClosed`` after ``close()``."""
+
+
+class Run:
+    """One run of the user's program: what ``counter.run(...)`` opens. Safe to read from any thread."""
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        name: str,
+        tags: Mapping[str, str],
+        parent: Run | None,
+        owner: RunOwner,
+        started_at: datetime,
+    ) -> None:
+        self.run_id = run_id
+        """Ours, unique, sorts by start time; also the name of the summary file."""
+        self.name = name
+        self.tags = dict(tags)
+        self.parent = parent
+        """The run this one was opened in, or ``None``."""
+        self.owner = owner
+        self.started_at = started_at
+        self.ended_at: datetime | None = None
+        self.outcome = RunOutcome.RUNNING
+        self.totals = Totals()
+        self.nested_totals = [0, 0, 0]
+        self.internal_errors = 0
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name!r} {self.run_id} {self.outcome.value}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run goes on."""
+        return self.ended_at is None
+
+    @property
+    def summary(self) -> RunSummary:
+        """What the run used up to now; after the run's end, the object that is written to disk."""
+        return self.owner.summary_of(self)
+
+    @property
+    def summary_path(self) -> Path | None:
+        """The summary's file, written at the run's end; ``None`` for a counter that writes no files."""
+        return self.owner.summary_path_of(self)
+
+    def step(self, name: str) -> Step:
+        """Name a part of the run: ``with run.step("judge"):``, also ``async with``. Calls made inside carry the name.
+
+        Raises ``InvalidArgument`` for an empty name and ``CounterClosed`` after ``counter.close()``.
+        """
+        self.owner.require_open()
+        return Step(self, checked_name(name, "step"))
+
+
+class Scope:
+    """One link in the chain of open runs and steps."""
+
+    __slots__ = ("outer", "run", "step")
+
+    def __init__(self, run: Run, step: str | None, outer: Scope | None) -> None:
+        self.run = run
+        self.step = step
+        self.outer = outer
+
+
+_innermost: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("token_callbacks_scope", default=None)
+
+current_scope = _innermost.get
+"""Read the innermost open run or step of this context; ``None`` outside of any."""
+
+
+def chain_from(scope: Scope | None) -> Iterator[Scope]:
+    """Walk from a scope outwards."""
+    while scope is not None:
+        yield scope
+        scope = scope.outer
+
+
+def enter(run: Run, step: str | None) -> Scope:
+    """Make a run or step the innermost one of this context."""
+    scope = Scope(run, step, _innermost.get())
+    _innermost.set(scope)
+    return scope
+
+
+def leave(scope: Scope, error: BaseException | None) -> None:
+    """Restore what was innermost before; raises ``RunOrderError`` while something opened inside is still open.
+
+    Left in another context than it was entered in (an async fixture, a framework's dependency), there is nothing to
+    restore here. While an exception is on its way to the host, it goes first.
+    """
+    innermost = _innermost.get()
+    if innermost is scope:
+        _innermost.set(scope.outer)
+    elif innermost is not None and error is None and any(link is scope for link in chain_from(innermost)):
+        raise RunOrderError(
+            f"{_title(scope)} is left while {_title(innermost)}, opened inside it, is still open: leave that one first,"
+            " or use `with` blocks, which close in the right order by themselves"
+        )
+
+
+class Step:
+    """A named part of a run, as a context manager; ``with`` and ``async with``, once each."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self._run = run
+        self._name = name
+        self._scope: Scope | None = None
+
+    def __enter__(self) -> Run:
+        """Make the step current and hand out its run."""
+        self._scope = enter(self._run, self._name)
+        return self._run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Make what was current before current again."""
+        if self._scope is not None:
+            leave(self._scope, error)
+            self._scope = None
+
+    async def __aenter__(self) -> Run:
+        """Make the step current and hand out its run."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Make what was current before current again."""
+        self.__exit__(kind, error, trace)
+
+
+class RunScope:
+    """What ``counter.run(...)`` gives: ``with``, ``async with`` or a decorator, each use a run of its own."""
+
+    def __init__(self, owner: RunOwner, name: str, tags: Mapping[str, str]) -> None:
+        self._owner = owner
+        self._name = name
+        self._tags = tags
+        self._entered: list[Scope] = []
+
+    def __enter__(self) -> Run:
+        """Open the run, inside the current one if there is one."""
+        run = self._owner.open_run(self._name, self._tags)
+        self._entered.append(enter(run, None))
+        return run
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drain the run's calls, end it and write its summary; raises ``RunOrderError`` if one inside is open."""
+        run = self._leave(error)
+        if run is not None:
+            self._owner.finish_run(run, outcome_of(error))
+
+    async def __aenter__(self) -> Run:
+        """Open the run, inside the current one if there is one."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drain the run's calls without blocking the event loop, end it and write its summary."""
+        run = self._leave(error)
+        if run is not None:
+            await self._owner.finish_run_async(run, outcome_of(error))
+
+    def _leave(self, error: BaseException | None) -> Run | None:
+        if not self._entered:
+            return None
+        leave(self._entered[-1], error)
+        return self._entered.pop().run
+
+    def __call__(self, function: _F) -> _F:
+        """Decorate a function or coroutine function: every call of it is a run.
+
+        Raises ``InvalidArgument`` for a generator function, whose body runs in pieces inside its consumer.
+        """
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidArgument(
+                f"{function.__qualname__} is a generator function: open the run in the code that consumes it,"
+                " `with counter.run(...): for item in ...`"
+            )
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def run_async(*args: Any, **kwargs: Any) -> Any:
+                async with RunScope(self._owner, self._name, self._tags):
+                    return await function(*args, **kwargs)
+
+            return cast("_F", run_async)
+
+        @functools.wraps(function)
+        def run_sync(*args: Any, **kwargs: Any) -> Any:
+            with RunScope(self._owner, self._name, self._tags):
+                return function(*args, **kwargs)
+
+        return cast("_F", run_sync)
+
+
+def outcome_of(error: BaseException | None) -> RunOutcome:
+    """Tell a run's outcome from the exception that leaves it."""
+    if error is None or (isinstance(error, SystemExit) and not error.code):
+        return RunOutcome.COMPLETED
+    return RunOutcome.CANCELLED if is_cancellation(error) else RunOutcome.FAILED
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Tell whether the exception says that nobody waits for the result any more."""
+    # asyncio's CancelledError by name: importing asyncio costs more than this whole package.
+    return isinstance(error, KeyboardInterrupt | GeneratorExit) or any(
+        kind.__name__ == "CancelledError" for kind in type(error).__mro__
+    )
+
+
+def checked_name(name: object, what: str) -> str:
+    """Return the name; raises ``InvalidArgument`` unless it is a string with something in it."""
+    if not isinstance(name, str) or not name:
+        raise InvalidArgument(f"a {what} needs a name, a non-empty string, not {name!r}: .{what}('nightly-digest')")
+    return name
+
+
+def checked_tags(tags: object) -> Mapping[str, str]:
+    """Return the tags; raises ``InvalidArgument`` unless they are a mapping of strings to strings."""
+    if tags is None:
+        return {}
+    if not isinstance(tags, Mapping) or not all(isinstance(k, str) and isinstance(v, str) for k, v in tags.items()):
+        raise InvalidArgument(f"tags are a mapping of strings to strings, such as {{'team': 'search'}}, not {tags!r}")
+    return tags
+
+
+def _title(scope: Scope) -> str:
+    return f"run {scope.run.name!r}" if scope.step is None else f"step {scope.step!r}"
