@@ -1,0 +1,536 @@
+"""Hook LiteLLM: one callback handler, and small wrappers around three functions that a callback cannot replace.
+
+Facts about litellm (1.106.2 unless said otherwise) that shape this file:
+
+- ``kwargs`` is one mutable dict a call, the same object in every hook: what is put in at the start is there at the end,
+  on whatever thread and without any context.
+- Hooks are called by keyword and a TypeError is swallowed: the parameter names here are part of LiteLLM's contract.
+- Success events come late, and of ``asyncio.run(gather(...))`` most never come; ``log_post_api_call`` and
+  ``async_post_call_success_deployment_hook`` run before the caller gets its answer.
+- Usage of a stream may be LiteLLM's own guess, or a zero, with nothing that says so. ``stream_chunk_builder`` gets the
+  chunks as they came, at the end of every stream, and is looked up in the module each time; a stream of the Responses
+  API hands every event to ``_process_chunk`` as text, before LiteLLM puts its guess into the last one.
+- ``function_setup`` runs first in every call, in the caller's context and on its stack.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import weakref
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, cast
+
+import litellm
+import litellm.utils
+from litellm.integrations.custom_logger import CustomLogger
+
+from token_callbacks.counter import TokenCounter, shared_counter
+from token_callbacks.errors import InvalidArgument
+from token_callbacks.evidence import Completion, Prompt
+from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger
+from token_callbacks.records import Operation, Outcome
+from token_callbacks.runs import is_cancellation
+from token_callbacks.usage import Reading, part, read_first, read_stream
+
+FRAMEWORK = "litellm"
+
+OPERATIONS = {
+    "completion": Operation.CHAT,
+    "acompletion": Operation.CHAT,
+    "anthropic_messages": Operation.CHAT,
+    "text_completion": Operation.COMPLETION,
+    "atext_completion": Operation.COMPLETION,
+    "responses": Operation.RESPONSES,
+    "aresponses": Operation.RESPONSES,
+    "embedding": Operation.EMBEDDING,
+    "aembedding": Operation.EMBEDDING,
+}
+"""LiteLLM's call types that use tokens; others (images, speech, rerank, files) are none of this package's business."""
+
+_KEY = "_token_callbacks"
+
+
+class CallState:
+    """What this package keeps in LiteLLM's dict of one call."""
+
+    __slots__ = ("__weakref__", "call", "origin")
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.call: OpenCall | None = None
+        """The latest attempt."""
+
+    def __deepcopy__(self, memo: object) -> CallState:
+        """Stay one: other callbacks copy LiteLLM's dict, and must not copy runs and locks with it."""
+        return self
+
+
+class LiteLLMEvidence:
+    """What LiteLLM shows of one call; filled bit by bit, by whichever hook comes first."""
+
+    __slots__ = ("chunks_usage", "is_probed", "operation", "raw", "request", "response", "tools")
+
+    def __init__(self, operation: Operation, request: Any, tools: Any) -> None:
+        self.operation = operation
+        self.request = request
+        """Messages, prompt or input, as the caller passed them."""
+        self.tools = tools
+        self.response: Any = None
+        self.raw: Any = None
+        """The provider's answer, of a call that is not streamed: JSON text, or the object of the provider's SDK."""
+        self.is_probed = False
+        self.chunks_usage: list[Any] = []
+        """Usage objects that the stream itself carried, once it has been probed."""
+
+    def reading(self, operation: Operation) -> Reading | None:
+        """Read what the wire carried; a stream that was not probed is read as LiteLLM tells it."""
+        if self.is_probed:
+            return read_stream(self.chunks_usage, operation)
+        reading = read_first(_payloads(self.response), operation)
+        if reading is None and self.raw is not None:
+            reading = read_first(_payloads(_from_json(self.raw)), operation)
+        return reading
+
+    def rules_out_usage(self) -> bool:
+        """Tell whether the stream's chunks were seen and carried none: what others show is then LiteLLM's guess."""
+        return self.is_probed
+
+    def prompt(self) -> Prompt | None:
+        """Gather the messages or the prompt text, and the tools that were offered."""
+        request = self.request
+        if isinstance(request, str):
+            messages = request if self.operation is Operation.COMPLETION else [{"role": "user", "content": request}]
+            return Prompt(messages=messages, tools=_dicts(self.tools))
+        if self.operation is Operation.COMPLETION and _is_texts(request):
+            return Prompt(messages="".join(request))
+        return Prompt(messages=_dicts(request), tools=_dicts(self.tools)) if request else None
+
+    def completion(self) -> Completion | None:
+        """Gather the text and tool calls of all choices, or of the output items of the Responses API."""
+        response = self.response
+        if response is None:
+            response = _from_json(self.raw)
+        if response is None:
+            return None
+        choices = part(response, "choices")
+        if choices is None:
+            return _responses_completion(response) or _messages_completion(response)
+        texts: list[str] = []
+        tool_calls: list[Any] = []
+        for choice in choices:
+            message = part(choice, "message")
+            texts += [part(message, "reasoning_content"), part(message, "content"), part(choice, "text")]
+            tool_calls += part(message, "tool_calls") or ()
+        return Completion(text="".join(filter(_is_text, texts)), tool_calls=[_tool_call(call) for call in tool_calls])
+
+    def inputs(self) -> Sequence[str | Sequence[int]] | None:
+        """Gather what was embedded."""
+        request = self.request
+        if isinstance(request, str):
+            return [request]
+        if isinstance(request, list) and request:
+            return [request] if isinstance(request[0], int) else request
+        return None
+
+    def response_id(self) -> str | None:
+        """Tell the provider's id of the response."""
+        return _text(part(self.response, "id"))
+
+    def response_model(self) -> str | None:
+        """Tell the model as the provider named it."""
+        return _text(part(self.response, "model"))
+
+
+class Listener:
+    """Turns LiteLLM's hooks into openings and closings of calls. Called from any thread."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def set_up(self, logging_obj: Any) -> None:
+        """Note who is calling: in the caller's context and on its stack, before LiteLLM does anything else."""
+        details = part(logging_obj, "model_call_details")
+        if isinstance(details, MutableMapping) and _KEY not in details:
+            state = details[_KEY] = self._new_state()
+            # LiteLLM reports no end of a stream that is dropped or a call that is cancelled; its logging object then
+            # goes with it. The state must not hold on to that object.
+            weakref.finalize(logging_obj, self._forget, state).atexit = False
+
+    def send(self, details: MutableMapping[str, Any], messages: Any) -> None:
+        """Open the call: the request goes out now. Two handlers, or LiteLLM itself, may say so twice."""
+        operation = OPERATIONS.get(details.get("call_type") or "")
+        if operation is None:
+            return
+        state = self._state(details)
+        if state.call is None:
+            state.call = self._open(state.origin, operation, details, messages)
+        elif not state.call.is_open:  # a fallback or retry in LiteLLM's same dict
+            attempt = state.call.attempt + 1
+            state.call = self._open(state.origin, operation, details, messages)
+            state.call.attempt = attempt
+
+    def answer(self, details: MutableMapping[str, Any]) -> None:
+        """Keep the provider's raw answer: LiteLLM's own report of it may come late or never."""
+        call = self._call(details)
+        raw = details.get("original_response")
+        if call is not None and not call.streamed and _is_answer(raw):
+            _evidence(call).raw = raw
+            call.is_answered = True
+
+    def end_stream(self, details: MutableMapping[str, Any], chunks: Sequence[Any], response: Any) -> None:
+        """Keep what the chunks of a stream carried; whether the stream is whole, the error under way tells."""
+        call = self._call(details)
+        if call is None:
+            return
+        evidence = _evidence(call)
+        evidence.chunks_usage = [usage for chunk in chunks if (usage := part(chunk, "usage")) is not None]
+        evidence.is_probed = True
+        evidence.response = response
+        error = sys.exc_info()[1]
+        call.is_answered = error is None or isinstance(error, StopIteration | StopAsyncIteration)
+
+    def pass_event(self, details: MutableMapping[str, Any], text: str) -> None:
+        """Keep what the last event of a Responses API stream carries."""
+        call = self._call(details)
+        event = _from_json(text) if any(kind in text for kind in _LAST_EVENTS) else None
+        if call is None or part(event, "type") not in _LAST_EVENTS:
+            return
+        evidence = _evidence(call)
+        evidence.response = part(event, "response")
+        evidence.chunks_usage = [part(evidence.response, "usage")]
+        evidence.is_probed = True
+        call.is_answered = part(event, "type") != "response.failed"
+
+    def take_answer(self, details: MutableMapping[str, Any], response: Any) -> None:
+        """Close an async call with its answer, before the caller has it: the success event may never come."""
+        call = self._call(details)
+        if call is not None and not call.streamed and response is not None:
+            self.succeed(details, response)
+
+    def succeed(self, details: MutableMapping[str, Any], response: Any) -> None:
+        """Close the call with LiteLLM's response."""
+        state = self._state(details)
+        if state.call is None:  # a cache hit sends nothing
+            operation = OPERATIONS.get(details.get("call_type") or "")
+            if operation is None:
+                return
+            state.call = self._open(state.origin, operation, details, details.get("messages"))
+        evidence = _evidence(state.call)
+        if evidence.response is None:
+            evidence.response = response
+        self._ledger.close_call(state.call, outcome=Outcome.COMPLETED, cached=details.get("cache_hit") is True)
+
+    def fail(self, details: MutableMapping[str, Any]) -> None:
+        """Close the call as failed; a failure before anything was sent is no call."""
+        call = self._call(details)
+        if call is not None:
+            error = details.get("exception")
+            is_cancelled = isinstance(error, BaseException) and is_cancellation(error)
+            outcome = Outcome.CANCELLED if is_cancelled else Outcome.FAILED
+            self._ledger.close_call(call, outcome=outcome, error=error if isinstance(error, BaseException) else None)
+
+    def _new_state(self) -> CallState:
+        return CallState(self._ledger.origin(FRAMEWORK, self._ledger.enclosing_call()))
+
+    def _state(self, details: MutableMapping[str, Any]) -> CallState:
+        state = details.get(_KEY)
+        if not isinstance(state, CallState):
+            state = details[_KEY] = self._new_state()
+        return state
+
+    def _call(self, details: MutableMapping[str, Any]) -> OpenCall | None:
+        state = details.get(_KEY)
+        return state.call if isinstance(state, CallState) else None
+
+    def _open(self, origin: Origin, operation: Operation, details: Mapping[str, Any], messages: Any) -> OpenCall:
+        options = details.get("optional_params") or {}
+        call = self._ledger.open_call(
+            origin,
+            framework=FRAMEWORK,
+            operation=operation,
+            provider=_text(details.get("custom_llm_provider")),
+            model=_text(details.get("model")),
+        )
+        call.streamed = details.get("stream") is True or part(options, "stream") is True
+        request = details.get("input") if operation is Operation.EMBEDDING else messages
+        call.evidence = LiteLLMEvidence(operation, request, part(options, "tools"))
+        return call
+
+    def _forget(self, state: CallState) -> None:
+        # Runs inside the garbage collector: takes no lock.
+        if state.call is not None and state.call.is_open:
+            self._ledger.call_gone(state.call, Outcome.ABANDONED)
+
+
+class _Hooks(CustomLogger):
+    """LiteLLM's hooks, passed on. Several handlers may stand in its lists at once: a call is still counted once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # LiteLLM ignores a second handler of one class whose public attributes are equal.
+        self.token_callbacks_id = f"{type(self).__name__}-{id(self)}"
+        listener, shielded = _listener, process_ledger().shielded
+        self._send = shielded(listener.send)
+        self._answer = shielded(listener.answer)
+        self._take_answer = shielded(listener.take_answer)
+        self._succeed = shielded(listener.succeed)
+        self._fail = shielded(listener.fail)
+
+    def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
+        """Take that a request goes out."""
+        self._send(kwargs, messages)
+
+    def log_post_api_call(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """Take that an answer has come."""
+        self._answer(kwargs)
+
+    def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """Take that a call has ended well."""
+        self._succeed(kwargs, response_obj)
+
+    def log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """Take that a call has failed."""
+        self._fail(kwargs)
+
+    async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """Take that a call has ended well."""
+        self._succeed(kwargs, response_obj)
+
+    async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """Take that a call has failed."""
+        self._fail(kwargs)
+
+    async def async_post_call_success_deployment_hook(self, request_data: Any, response: Any, call_type: Any) -> None:
+        """Take an async answer before its caller does: the success event of it may never come."""
+        details = part(part(request_data, "litellm_logging_obj"), "model_call_details")
+        if isinstance(details, MutableMapping):
+            self._take_answer(details, response)
+
+
+class LiteLLMTokenCallback(_Hooks):
+    """Count LiteLLM's calls, registered the plain way: ``litellm.callbacks = [LiteLLMTokenCallback()]``.
+
+    ``counter``: where the calls go; ``None`` takes the newest open ``TokenCounter``, or makes one for LiteLLM, with
+    the default log folder, at the first call. Beside a ``TokenCounter``, or registered twice, a call is still one
+    record. Raises ``InvalidArgument`` for what is not an open ``TokenCounter``.
+    """
+
+    def __init__(self, counter: TokenCounter | None = None) -> None:
+        if counter is not None:
+            if not isinstance(counter, TokenCounter):
+                raise InvalidArgument(f"counter is a TokenCounter or None, not {counter!r}: TokenCounter(log_dir=...)")
+            counter.require_open()
+        super().__init__()
+        self._counter = counter
+        self._find_counter = process_ledger().shielded(shared_counter)
+
+    def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
+        """Take that a request goes out, and see to it that somebody counts it."""
+        if self._counter is None:
+            self._find_counter(FRAMEWORK)
+        super().log_pre_api_call(model, messages, kwargs)
+
+
+class _ProcessHandler(_Hooks):
+    """The one handler that a ``TokenCounter`` puts into LiteLLM's list."""
+
+
+class _Installed:
+    """The hooks, while they are in."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.handler = _ProcessHandler()
+        self._see_to_registration: Callable[..., None] = ledger.shielded(self._register)
+        self._set_up: Callable[..., None] = ledger.shielded(_listener.set_up)
+        self._end_stream: Callable[..., None] = ledger.shielded(_listener.end_stream)
+        self._pass_event: Callable[..., None] = ledger.shielded(_listener.pass_event)
+        self._originals: list[tuple[Any, str, Any, Any]] = []
+        self._wrap(litellm.utils, "function_setup", self._around_function_setup)
+        self._wrap(litellm, "stream_chunk_builder", self._around_stream_chunk_builder)
+        self._wrap(_responses_stream(), "_process_chunk", self._around_process_chunk)
+        self._register()
+
+    def _register(self) -> None:
+        # Again at every call: a user may well assign a new list to litellm.callbacks after us.
+        if self.handler not in litellm.callbacks:
+            litellm.callbacks.append(self.handler)
+
+    def _wrap(self, home: Any, name: str, around: Callable[[Any], Any]) -> None:
+        original = getattr(home, name, None)
+        if original is not None:  # a LiteLLM without it is counted by the callback alone
+            wrapper = around(original)
+            self._originals.append((home, name, original, wrapper))
+            setattr(home, name, wrapper)
+
+    def _around_function_setup(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def function_setup(*args: Any, **kwargs: Any) -> Any:
+            self._see_to_registration()
+            result = original(*args, **kwargs)
+            if isinstance(result, tuple) and result:
+                self._set_up(result[0])
+            return result
+
+        return function_setup
+
+    def _around_stream_chunk_builder(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def stream_chunk_builder(*args: Any, **kwargs: Any) -> Any:
+            response = original(*args, **kwargs)
+            details = part(kwargs.get("logging_obj"), "model_call_details")
+            chunks = kwargs.get("chunks", args[0] if args else None)
+            if isinstance(details, MutableMapping) and isinstance(chunks, list):
+                self._end_stream(details, chunks, response)
+            return response
+
+        return stream_chunk_builder
+
+    def _around_process_chunk(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def _process_chunk(iterator: Any, chunk: Any, *args: Any, **kwargs: Any) -> Any:
+            details = part(part(iterator, "logging_obj"), "model_call_details")
+            if isinstance(details, MutableMapping) and isinstance(chunk, str):
+                self._pass_event(details, chunk)
+            return original(iterator, chunk, *args, **kwargs)
+
+        return _process_chunk
+
+    def remove(self) -> None:
+        for home, name, original, wrapper in self._originals:
+            if getattr(home, name, None) is wrapper:  # somebody may have wrapped it again; then ours stays, idle
+                setattr(home, name, original)
+        self._see_to_registration = self._set_up = self._end_stream = self._pass_event = _do_nothing
+        for name in _CALLBACK_LISTS:
+            registered = getattr(litellm, name, None)
+            if isinstance(registered, list) and self.handler in registered:
+                registered.remove(self.handler)
+
+
+def _responses_stream() -> Any:
+    try:
+        from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
+    except ImportError:  # a LiteLLM, or an installation of it, without this part
+        return None
+    return BaseResponsesAPIStreamingIterator
+
+
+_LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
+
+_CALLBACK_LISTS = (
+    "callbacks",
+    "input_callback",
+    "success_callback",
+    "failure_callback",
+    "_async_success_callback",
+    "_async_failure_callback",
+)
+
+_listener = Listener(process_ledger())
+_installed: _Installed | None = None
+_proxy_callback: LiteLLMTokenCallback | None = None
+
+
+def install(ledger: Ledger) -> None:
+    """Hook LiteLLM, once however often it is called."""
+    global _installed
+    if _installed is None:
+        _installed = _Installed(ledger)
+
+
+def uninstall() -> None:
+    """Take the handler and the wrappers out of LiteLLM."""
+    global _installed
+    if _installed is not None:
+        _installed.remove()
+        _installed = None
+
+
+def __getattr__(name: str) -> object:
+    """Make ``proxy_callback`` when it is asked for: ``callbacks: token_callbacks.adapters.litellm.proxy_callback``."""
+    global _proxy_callback
+    if name != "proxy_callback":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _proxy_callback is None:
+        _proxy_callback = LiteLLMTokenCallback()
+    return _proxy_callback
+
+
+def _do_nothing(*args: Any) -> None:
+    """Stand in for a hook that was taken out."""
+
+
+def _evidence(call: OpenCall) -> LiteLLMEvidence:
+    return cast("LiteLLMEvidence", call.evidence)
+
+
+def _payloads(response: Any) -> list[Any]:
+    """List where a response, or a provider's raw answer, has its usage."""
+    if response is None:
+        return []
+    return [part(response, "usage"), part(response, "usageMetadata"), part(response, "meta"), response]
+
+
+def _is_answer(raw: Any) -> bool:
+    if isinstance(raw, str):  # an error's text is passed on by the same hook
+        return raw.startswith("{") and not raw.startswith('{"error"')
+    return any(part(raw, name) is not None for name in ("usage", "choices", "data", "output"))
+
+
+def _from_json(raw: Any) -> Any:
+    if not isinstance(raw, str):
+        return raw
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None
+
+
+def _responses_completion(response: Any) -> Completion | None:
+    output = part(response, "output")
+    if not isinstance(output, list):
+        return None
+    texts = [part(content, "text") for item in output for content in part(item, "content") or ()]
+    calls = [item for item in output if part(item, "type") == "function_call"]
+    return Completion(
+        text="".join(filter(_is_text, texts)),
+        tool_calls=[_shaped_call(part(call, "name"), part(call, "arguments")) for call in calls],
+    )
+
+
+def _messages_completion(response: Any) -> Completion | None:
+    blocks = part(response, "content")
+    if not isinstance(blocks, list):
+        return None
+    texts = [part(block, name) for block in blocks for name in ("thinking", "text")]
+    calls = [block for block in blocks if part(block, "type") == "tool_use"]
+    return Completion(
+        text="".join(filter(_is_text, texts)),
+        tool_calls=[_shaped_call(part(call, "name"), part(call, "input")) for call in calls],
+    )
+
+
+def _tool_call(call: Any) -> dict[str, Any]:
+    function = part(call, "function")
+    return _shaped_call(part(function, "name"), part(function, "arguments"))
+
+
+def _shaped_call(name: Any, arguments: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _dicts(values: Any) -> list[Mapping[str, Any]]:
+    return [value for value in values if isinstance(value, Mapping)] if isinstance(values, list | tuple) else []
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
