@@ -195,7 +195,7 @@ class TokenCounter:
     def _current_run(self) -> tuple[Run, str | None]:
         scope = current_scope()
         while scope is not None:
-            if scope.run.owner is self and scope.run.is_open:
+            if scope.run.owner is self:  # also when it has ended: what it started may go on calling
                 return scope.run, scope.step
             scope = scope.outer
         return self.default_run, None

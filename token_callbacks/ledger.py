@@ -339,7 +339,10 @@ class Ledger:
                     receiver.receive(draft)
 
     def call_gone(self, call: OpenCall, outcome: Outcome) -> None:
-        """Note that the host dropped a call's stream; the next open or drain closes it. Takes no lock: for finalizers."""
+        """Note, for a finalizer, that the host dropped a call's stream: the next open or drain closes the call.
+
+        Takes no lock, since it may run in the middle of anything.
+        """
         self._gone.append((call, outcome))
 
     def _close_gone(self) -> None:

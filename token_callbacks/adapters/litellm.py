@@ -212,9 +212,10 @@ class Listener:
     def succeed(self, details: MutableMapping[str, Any], response: Any) -> None:
         """Close the call with LiteLLM's response."""
         state = self._state(details)
-        if state.call is None:  # a cache hit sends nothing
+        if state.call is None:
             operation = OPERATIONS.get(details.get("call_type") or "")
-            if operation is None:
+            # A cache hit sends nothing; any other call without a sending began before these hooks were in.
+            if operation is None or details.get("cache_hit") is not True:
                 return
             state.call = self._open(state.origin, operation, details, details.get("messages"))
         evidence = _evidence(state.call)

@@ -1,0 +1,122 @@
+"""The house keeps its rules: light imports, public names, shipped schemas, commands that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import token_callbacks
+from token_callbacks.cli import main
+from token_callbacks.schemas import SHAPES, as_text, generated, shipped
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("llama_index", "litellm", "tiktoken", "rich", "click", "openai", "pydantic")
+
+
+def _modules_after(code: str) -> set[str]:
+    program = f"import sys\n{code}\nprint(*sorted(sys.modules))"
+    output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    return {name.partition(".")[0] for name in output.split()}
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    """``import token_callbacks`` costs next to nothing: no framework, and no dependency of ours."""
+    loaded = _modules_after("import token_callbacks")
+
+    assert set() == loaded & {*HEAVY, "msgspec", "wrapt"}
+
+
+def test_making_a_counter_imports_no_framework() -> None:
+    """A counter waits for the frameworks, it does not bring them in."""
+    loaded = _modules_after("from token_callbacks import TokenCounter; TokenCounter(log_dir=None)")
+
+    assert set() == loaded & set(HEAVY)
+
+
+def test_all_lists_what_can_be_imported() -> None:
+    """Every name in ``__all__`` is there, and ``dir`` shows it."""
+    program = "from token_callbacks import *; import token_callbacks as t; assert set(dir(t)) == set(t.__all__)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+    assert token_callbacks.__all__ == [
+        "CallRecord",
+        "LiteLLMTokenCallback",
+        "Provenance",
+        "Run",
+        "RunSummary",
+        "TokenCallbacksError",
+        "TokenCounter",
+        "TokenCountingHandler",
+        "Usage",
+        "uninstall",
+    ]
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """The lazy module is strict about its names."""
+    with pytest.raises(AttributeError, match="has no attribute 'TokenCouter'"):
+        token_callbacks.TokenCouter  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [("LiteLLMTokenCallback", "litellm", "litellm"), ("TokenCountingHandler", "llama_index", "llama-index")],
+)
+def test_a_missing_framework_names_the_extra(name: str, module: str, extra: str) -> None:
+    """Where the framework is not installed, the error says what to install."""
+    program = f"import sys; sys.modules[{module!r}] = None; from token_callbacks import {name}"
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+
+    assert f"MissingExtra: {name} needs {module}" in done.stderr
+    assert f"pip install 'token-callbacks[{extra}]'" in done.stderr
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_shipped_schema_is_that_of_the_types(shape: str) -> None:
+    """A change of the file format shows up as a change of the schema: ``python -m token_callbacks.schemas``."""
+    assert as_text(generated(shape)) == shipped(shape)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_schema_command_prints_the_shipped_schema(shape: str) -> None:
+    """Users get the schema without looking into the package."""
+    result = CliRunner().invoke(main, ["schema", shape])
+
+    assert 0 == result.exit_code
+    assert json.loads(shipped(shape)) == json.loads(result.output)
+
+
+def test_the_schema_command_names_the_shapes_it_knows() -> None:
+    """A wrong shape is answered with the right ones."""
+    result = CliRunner().invoke(main, ["schema", "runs"])
+
+    assert 2 == result.exit_code
+    assert "'call', 'run'" in result.output
+
+
+def test_the_readme_has_two_commands_that_a_shell_can_read() -> None:
+    """Set-up is one command for the quickstart and one for the tests, each on one line, and both parse."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^python3 .*$", readme, flags=re.MULTILINE)
+
+    assert 2 == len(commands)
+    for command in commands:
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+    assert commands[0].endswith("examples/quickstart.py")
+    assert commands[1].endswith("-m pytest")
+
+
+def test_the_readme_python_snippets_parse() -> None:
+    """Every Python block of the README is at least Python."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"^```python\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL)
+
+    assert snippets
+    for snippet in snippets:
+        compile(snippet, "README.md", "exec", flags=0x2000)  # PyCF_ALLOW_TOP_LEVEL_AWAIT

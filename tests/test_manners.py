@@ -1,0 +1,185 @@
+"""We run inside other people's programs: no exception into them, no changed answer, none of their text on the disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import litellm
+import pytest
+from llama_index.core.llms import ChatMessage
+from llama_index.llms.openai import OpenAI
+
+from token_callbacks import TokenCounter
+from token_callbacks.errors import TokenCallbacksError
+from token_callbacks.ledger import process_ledger
+from token_callbacks.records import CallRecord, RunSummary
+from token_callbacks.sinks.memory import MemorySink
+
+from .conftest import Loopback
+
+CANARY = "canary-7f3a"
+MESSAGES = [{"role": "user", "content": f"{CANARY} prompt"}]
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
+        """Say nothing."""
+
+
+@pytest.fixture
+def odd_provider() -> Iterator[Callable[[object], str]]:
+    """Give a provider that answers every chat with the usage it is told to send, and the address of it."""
+    usage: list[object] = [None]
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        start_response("200 OK", [("Content-Type", "application/json")])
+        message = {"role": "assistant", "content": "fine"}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        body = {"id": "c-3", "object": "chat.completion", "created": 3, "model": "gpt-4o", "choices": [choice]}
+        return [json.dumps(body | {"usage": usage[0]}).encode()]
+
+    with make_server("127.0.0.1", 0, answer, handler_class=_Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+
+        def provider(sent: object) -> str:
+            usage[0] = sent
+            return f"http://127.0.0.1:{server.server_port}/v1"
+
+        yield provider
+        server.shutdown()
+        thread.join()
+
+
+ODD_USAGE: list[Any] = [
+    None,
+    "none",
+    [3, 4],
+    {},
+    {"prompt_tokens": -3, "completion_tokens": 4, "total_tokens": 1},
+    {"prompt_tokens": 10**30, "completion_tokens": 4, "total_tokens": 4},
+    {"prompt_tokens": 3.5, "completion_tokens": 4, "total_tokens": 7},
+    {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None},
+    {"prompt_tokens": {"deep": [[[[[[[[3]]]]]]]]}},
+    {"prompt_tokens": 3, "completion_tokens": 4, "note": CANARY * 100},
+]
+
+
+@pytest.mark.parametrize("usage", ODD_USAGE, ids=lambda usage: repr(usage)[:40])
+@pytest.mark.parametrize("framework", ["litellm", "llama_index"])
+def test_an_odd_payload_changes_nothing_for_the_caller(
+    odd_provider: Callable[[object], str], memory: MemorySink, usage: object, framework: str
+) -> None:
+    """With us attached, the caller gets exactly the answer, or the framework's own error, that it gets without."""
+    base_url = odd_provider(usage)
+    without = _asked(framework, base_url)
+    counter = TokenCounter(log_dir=None, sinks=[memory])
+    with counter.run("odd") as run:
+        attached = _asked(framework, base_url)
+    counter.close()
+
+    assert without == attached
+    assert 0 == run.summary.internal_errors
+    assert 1 == len(memory.records)
+    assert CANARY not in repr(memory.records)
+
+
+def _asked(framework: str, base_url: str) -> str:
+    try:
+        if framework == "litellm":
+            answer = litellm.completion("openai/gpt-4o", MESSAGES, api_base=base_url, api_key="sk-x", max_retries=0)
+            return str(answer.choices[0].message.content)
+        llm = OpenAI(model="gpt-4o", api_base=base_url, api_key="sk-x", max_retries=0)
+        return str(llm.chat([ChatMessage(role="user", content="hi")]).message.content)
+    except Exception as error:  # noqa: BLE001 - whatever the framework itself makes of such a payload
+        return type(error).__name__
+
+
+class _BrokenSink(MemorySink):
+    def write_record(self, record: CallRecord) -> None:
+        raise RuntimeError(f"{CANARY} broken")
+
+    def write_summary(self, summary: RunSummary) -> None:
+        raise RuntimeError(f"{CANARY} broken")
+
+
+def test_a_broken_sink_costs_the_caller_nothing(loopback: Loopback, caplog: pytest.LogCaptureFixture) -> None:
+    """Answers and totals are unaffected; one warning for each kind of fault, each fault counted, no message quoted."""
+    server = loopback()
+    counter = TokenCounter(log_dir=None, sinks=[_BrokenSink()])
+    with caplog.at_level(logging.DEBUG, logger="token_callbacks"), counter.run("broken sink") as run:
+        answers = [_asked("litellm", server.base_url) for _ in range(3)]
+    counter.close()
+
+    assert 3 == sum("loopback answer" in answer for answer in answers)
+    assert sum(entry.prompt_tokens for entry in server.ledger) == run.summary.llm_prompt_tokens
+    assert 4 == run.summary.internal_errors
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert 2 == len(warnings)
+    assert CANARY not in caplog.text
+
+
+@pytest.mark.parametrize("framework", ["litellm", "llama_index"])
+def test_a_fault_of_ours_is_counted_and_goes_no_further(
+    loopback: Loopback, counter: TokenCounter, memory: MemorySink, monkeypatch: pytest.MonkeyPatch, framework: str
+) -> None:
+    """Where settling itself fails, the caller has its answer and the call its record, with the figures missing."""
+
+    def broken(*args: object) -> None:
+        raise ZeroDivisionError
+
+    ledger = process_ledger()
+    monkeypatch.setattr(ledger, "_settle", ledger.shielded(broken))
+    with counter.run("broken") as run:
+        answer = _asked(framework, loopback().base_url)
+
+    assert "loopback answer" in answer
+    assert 1 == run.summary.internal_errors
+    assert ["missing"] == [record.provenance.weakest for record in memory.records]
+    assert run.summary.lower_bound
+
+
+def test_no_text_and_no_key_reaches_a_file(loopback: Loopback, counter: TokenCounter, log_dir: Path) -> None:
+    """Prompts, answers, keys, headers and error texts of both frameworks, streamed or not, leave no trace."""
+    server = loopback(replies=_canary_reply)
+    key, header = f"sk-{CANARY}", {"x-secret": CANARY}
+    llm = OpenAI(
+        model="gpt-4o", api_base=server.base_url, api_key=key, max_retries=0, default_headers=header, timeout=30
+    )
+    messages = [ChatMessage(role="user", content=CANARY)]
+    options: dict[str, Any] = {
+        "model": "openai/gpt-4o",
+        "messages": MESSAGES,
+        "api_base": server.base_url,
+        "api_key": key,
+        "extra_headers": header,
+        "max_retries": 0,
+        "user": CANARY,
+        "metadata": {"note": CANARY},
+    }
+    with counter.run("canaries"):
+        assert CANARY in str(llm.chat(messages))
+        assert CANARY in "".join(chunk.delta or "" for chunk in llm.stream_chat(messages))
+        assert CANARY in str(litellm.completion(**options))
+        assert list(litellm.completion(**options, stream=True))
+        for call in (lambda: llm.chat(messages), lambda: litellm.completion(**options)):
+            server.fail_next(status=400)
+            with pytest.raises(Exception, match="loopback fault") as caught:
+                call()
+            assert not isinstance(caught.value, TokenCallbacksError)
+    counter.close()
+
+    files = [path for path in log_dir.rglob("*") if path.is_file()]
+    assert 6 == sum(path.read_text().count('"call_id"') for path in files)
+    assert [] == [path for path in files if CANARY in path.read_text()]
+
+
+def _canary_reply(body: object) -> str:
+    return f"{CANARY} answer"

@@ -1,0 +1,717 @@
+"""Hook LlamaIndex: one event handler and one span handler on its root dispatcher, and a drop-in TokenCountingHandler.
+
+Facts about llama-index-core 0.14.25 that shape this file:
+
+- An event tells its own span and nothing of the spans around it; only a span handler sees parents.
+- A stream's span ends before its first chunk. What its generator then calls has no parent span, so a call that opens
+  while the generator of an unstarted stream is on the Python stack is taken as made by that stream.
+- The dispatcher swallows whatever a handler raises, silently.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import types
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from llama_index.core.callbacks.base_handler import BaseCallbackHandler
+from llama_index.core.callbacks.schema import CBEventType
+from llama_index.core.callbacks.token_counting import TokenCountingEvent
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
+from llama_index.core.instrumentation.events.exception import ExceptionEvent
+from llama_index.core.instrumentation.events.llm import (
+    LLMChatEndEvent,
+    LLMChatInProgressEvent,
+    LLMChatStartEvent,
+    LLMCompletionEndEvent,
+    LLMCompletionInProgressEvent,
+    LLMCompletionStartEvent,
+)
+from llama_index.core.instrumentation.span import active_span_id
+from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
+
+from token_callbacks import hooks
+from token_callbacks.errors import BudgetExceeded, InvalidArgument
+from token_callbacks.evidence import Completion, Prompt
+from token_callbacks.ledger import Draft, Ledger, OpenCall, process_ledger
+from token_callbacks.records import Operation, Outcome
+from token_callbacks.runs import is_cancellation
+from token_callbacks.usage import Reading, part, read_first, token_count
+
+_log = logging.getLogger("token_callbacks")
+
+FRAMEWORK = "llama_index"
+
+PROVIDERS = {
+    "openai_llm": "openai",
+    "openai_responses_llm": "openai",
+    "OpenAIEmbedding": "openai",
+    "azure_openai_llm": "azure",
+    "AzureOpenAIEmbedding": "azure",
+    "Anthropic_LLM": "anthropic",
+}
+"""LlamaIndex names the class, not the provider; classes that reach many providers are not in here."""
+
+SENT_AT_ONCE = frozenset({"Anthropic_LLM"})
+"""Classes that send the request of a stream when it is made, and not when it is first read."""
+
+_USAGE_PLACES = (
+    ("raw", "usage"),
+    ("raw", "response", "usage"),
+    ("raw", "metadata", "usage"),
+    ("raw", "usage_metadata"),
+    ("raw", "_hidden_params", "usage"),
+    ("additional_kwargs", "usage"),
+    ("message", "additional_kwargs", "usage"),
+    ("raw", "meta"),
+    ("raw", "response", "meta"),
+    ("raw",),
+    ("additional_kwargs",),
+)
+"""Where integrations leave the provider's usage in a response, best first (tests/llama_index/test_usage_places.py)."""
+
+
+class LlmEvidence:
+    """What LlamaIndex shows of one LLM call: the start event, the pieces of the stream, the last response."""
+
+    __slots__ = ("_ending", "call", "deltas", "last", "previous", "start", "stream")
+
+    def __init__(self, start: Any) -> None:
+        self.start = start
+        self.call: OpenCall
+        self.deltas: list[str] = []
+        self.last: Any = None
+        self.previous: Any = None
+        self.stream: weakref.ref[Any] | None = None
+
+    def reading(self, operation: Operation) -> Reading | None:
+        """Read the usage that the last response, or the one before it, carries in any of the known places."""
+        return read_first(
+            (
+                payload
+                for response in (self.last, self.previous)
+                if response is not None
+                for place in _USAGE_PLACES
+                if (payload := _at(response, place)) is not None
+            ),
+            operation,
+        )
+
+    def rules_out_usage(self) -> bool:
+        """Leave it open."""
+        return False
+
+    def prompt(self) -> Prompt | None:
+        """Gather the messages or the prompt text, and the tools that were offered."""
+        start = self.start
+        tools = part(start.additional_kwargs, "tools") or ()
+        if isinstance(start, LLMChatStartEvent):
+            return Prompt(messages=[_message(message) for message in start.messages], tools=tools)
+        if part(start.model_dict, "is_chat_model"):
+            return Prompt(messages=[{"role": "user", "content": start.prompt}], tools=tools)
+        return Prompt(messages=start.prompt, tools=tools)
+
+    def completion(self) -> Completion | None:
+        """Join the deltas of a stream, or take the text of the response, with its tool calls."""
+        if self.last is None:
+            return None
+        message = part(self.last, "message")
+        text = "".join(self.deltas) or (part(self.last, "text") if message is None else message.content) or ""
+        return Completion(text=text, tool_calls=() if message is None else _tool_calls(message))
+
+    def inputs(self) -> None:
+        """Tell nothing: nothing was embedded."""
+
+    def response_id(self) -> str | None:
+        """Tell the provider's id of the response."""
+        return _text(_at(self.last, ("raw", "id")) or _at(self.last, ("raw", "response", "id")))
+
+    def response_model(self) -> str | None:
+        """Tell the model as the provider named it."""
+        return _text(_at(self.last, ("raw", "model")) or _at(self.last, ("raw", "response", "model")))
+
+
+class EmbeddingEvidence:
+    """What LlamaIndex shows of one embedding request: the texts. Its integrations drop the provider's usage."""
+
+    __slots__ = ("chunks", "sends_newlines")
+
+    def __init__(self, chunks: Sequence[str], class_name: str | None) -> None:
+        self.chunks = chunks
+        # OpenAIEmbedding 0.7.0 sends a blank for every newline (embeddings/openai/base.py, get_embedding).
+        self.sends_newlines = class_name != "OpenAIEmbedding"
+
+    def reading(self, operation: Operation) -> None:
+        """Tell nothing."""
+
+    def rules_out_usage(self) -> bool:
+        """Leave it open: LiteLLM, called inside, may know."""
+        return False
+
+    def prompt(self) -> None:
+        """Tell nothing."""
+
+    def completion(self) -> None:
+        """Tell nothing."""
+
+    def inputs(self) -> Sequence[str]:
+        """Gather the texts as they were sent."""
+        if self.sends_newlines:
+            return self.chunks
+        return [chunk.replace("\n", " ") for chunk in self.chunks]
+
+    def response_id(self) -> None:
+        """Tell nothing."""
+
+    def response_model(self) -> None:
+        """Tell nothing."""
+
+
+class _EmbeddingSpan:
+    """One embedding method's call: a batch opens several requests in one span, an async batch several at once."""
+
+    __slots__ = ("begets", "class_name", "requests")
+
+    def __init__(self, class_name: str | None) -> None:
+        self.class_name = class_name
+        self.requests: list[OpenCall] = []
+        self.begets = class_name == "lite-llm" and hooks.is_attached("litellm")
+        """Whether the requests of this span are seen one floor below, by LiteLLM: then all are, but for cache hits."""
+
+    def take(self) -> OpenCall:
+        """Take the oldest open request out; which one does not matter, they are alike."""
+        self.begets = self.begets or any(request.is_wrapper for request in self.requests)
+        request = self.requests.pop(0)
+        request.is_wrapper = self.begets
+        return request
+
+
+class Tracker:
+    """Follows LlamaIndex's spans and events and tells the ledger. Used by whatever thread or task runs the call."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._parents: dict[str, str | None] = {}
+        self.calls: dict[str, LlmEvidence] = {}
+        """The open LLM calls, by span."""
+        self.embeddings: dict[str, _EmbeddingSpan] = {}
+        """The embedding methods under way, by span."""
+        self._unstarted: dict[str, LlmEvidence] = {}
+        """Streams that were handed out and have not yielded anything."""
+
+    # --- spans
+
+    def enter_span(self, span_id: str, parent_id: str | None) -> None:
+        """Remember a span's parent."""
+        self._parents[span_id] = parent_id
+
+    def exit_span(self, span_id: str, result: object) -> None:
+        """Forget a span; if it was a call that returned a stream, watch the stream."""
+        self._parents.pop(span_id, None)
+        evidence = self.calls.get(span_id)
+        if evidence is not None and isinstance(result, types.GeneratorType | types.AsyncGeneratorType):
+            evidence.call.streamed = True
+            evidence.stream = weakref.ref(result)
+            self._unstarted[span_id] = evidence
+            # A stream that is dropped half-read says so with an event; one that nobody ever started says nothing.
+            weakref.finalize(result, self._forget_unstarted, span_id).atexit = False
+        if span_id in self.embeddings:
+            self._close_embeddings(span_id, Outcome.COMPLETED, None)
+
+    def drop_span(self, span_id: str, error: BaseException | None) -> None:
+        """Forget a span that raised; if it was a call, the call failed."""
+        self._parents.pop(span_id, None)
+        outcome = Outcome.CANCELLED if error is not None and is_cancellation(error) else Outcome.FAILED
+        if isinstance(error, BudgetExceeded):  # our own refusal, before anything is sent
+            outcome = Outcome.NOT_STARTED
+        if span_id in self.calls:
+            self._close(span_id, outcome, error)
+        if span_id in self.embeddings:
+            self._close_embeddings(span_id, outcome, error)
+
+    def _forget_unstarted(self, span_id: str) -> None:
+        # Runs inside the garbage collector: takes no lock.
+        evidence = self._unstarted.pop(span_id, None)
+        if evidence is not None and self.calls.pop(span_id, None) is not None:
+            was_sent = part(evidence.start.model_dict, "class_name") in SENT_AT_ONCE
+            self._ledger.call_gone(evidence.call, Outcome.ABANDONED if was_sent else Outcome.NOT_STARTED)
+
+    # --- events
+
+    def start_llm(self, event: Any) -> None:
+        """Open an LLM call. A second start on an open span (0.10's multi-modal classes) is the same call."""
+        if event.span_id in self.calls:
+            return
+        evidence = LlmEvidence(event)
+        is_chat = type(event) is LLMChatStartEvent
+        evidence.call = self._open(Operation.CHAT if is_chat else Operation.COMPLETION, event)
+        evidence.call.evidence = evidence
+        # A StructuredLLM never sends anything itself, and the call it makes may start in another context.
+        evidence.call.is_wrapper = part(event.model_dict, "class_name") in ("structured_llm", "StructuredLLM")
+        self.calls[event.span_id] = evidence
+
+    def progress(self, event: Any) -> None:
+        """Keep the piece of the stream that has just arrived. Per chunk: nothing else may happen here."""
+        evidence = self.calls.get(event.span_id)
+        if evidence is None:
+            return
+        response = event.response
+        if evidence.last is None:
+            self._unstarted.pop(event.span_id, None)
+            evidence.call.streamed = True
+            now = self._ledger.clock()
+            for call in (evidence.call, *evidence.call.inner):  # LiteLLM, called inside, does not tell
+                call.first_token_at = call.first_token_at or now
+        evidence.previous = evidence.last
+        evidence.last = response
+        delta = response.delta
+        if delta:
+            evidence.deltas.append(delta)
+
+    def end_llm(self, event: Any) -> None:
+        """Close an LLM call."""
+        evidence = self.calls.get(event.span_id)
+        if evidence is not None:
+            if event.response is not None and event.response is not evidence.last:
+                evidence.previous = evidence.last
+                evidence.last = event.response
+            self._close(event.span_id, Outcome.COMPLETED, None)
+
+    def break_llm(self, event: Any) -> None:
+        """Close an LLM call whose stream was left or broke."""
+        error = event.exception
+        if event.span_id in self.calls:
+            self._close(event.span_id, _outcome_of_broken_stream(error), error)
+
+    def start_embedding(self, event: Any) -> None:
+        """Open an embedding request."""
+        call = self._open(Operation.EMBEDDING, event)
+        span = self.embeddings.get(event.span_id)
+        if span is None:
+            span = self.embeddings[event.span_id] = _EmbeddingSpan(part(event.model_dict, "class_name"))
+        span.requests.append(call)
+
+    def end_embedding(self, event: Any) -> None:
+        """Close an embedding request of the span."""
+        span = self.embeddings.get(event.span_id)
+        if span is not None and span.requests:
+            evidence = EmbeddingEvidence(event.chunks, span.class_name)
+            self._ledger.close_call(span.take(), outcome=Outcome.COMPLETED, evidence=(evidence,))
+
+    def _open(self, operation: Operation, event: Any) -> OpenCall:
+        description = event.model_dict
+        outer = self._enclosing(self._parents.get(event.span_id))
+        return self._ledger.open_call(
+            self._ledger.origin(FRAMEWORK, outer),
+            framework=FRAMEWORK,
+            operation=operation,
+            provider=PROVIDERS.get(part(description, "class_name") or ""),
+            model=_text(part(description, "model_name") or part(description, "model")),
+        )
+
+    def _close(self, span_id: str, outcome: Outcome, error: BaseException | None) -> None:
+        evidence = self.calls.pop(span_id)
+        self._unstarted.pop(span_id, None)
+        self._ledger.close_call(evidence.call, outcome=outcome, evidence=(evidence,), error=error)
+
+    def _close_embeddings(self, span_id: str, outcome: Outcome, error: BaseException | None) -> None:
+        span = self.embeddings.pop(span_id)
+        while span.requests:
+            self._ledger.close_call(span.take(), outcome=outcome, error=error)
+
+    # --- what encloses what
+
+    def call_of(self, span_id: str | None) -> OpenCall | None:
+        """Find the call that opened last in this very span."""
+        if span_id is None:
+            return None
+        if span_id in self.calls:
+            return self.calls[span_id].call
+        span = self.embeddings.get(span_id)
+        return span.requests[-1] if span is not None and span.requests else None
+
+    def enclosing(self) -> OpenCall | None:
+        """Find the open call, if any, that the code running right now was called by."""
+        return self._enclosing(active_span_id.get())
+
+    def _enclosing(self, span_id: str | None) -> OpenCall | None:
+        while span_id is not None:
+            call = self.call_of(span_id)
+            if call is not None:
+                return call
+            span_id = self._parents.get(span_id)
+        return self._running_stream() if self._unstarted else None
+
+    def _running_stream(self) -> OpenCall | None:
+        streams = {id(begun): evidence for evidence in tuple(self._unstarted.values()) if (begun := _frame(evidence))}
+        frame: types.FrameType | None = sys._getframe(2)  # noqa: SLF001 - inspect.currentframe() is the same
+        while frame is not None and streams:
+            evidence = streams.get(id(frame))
+            if evidence is not None:
+                return evidence.call
+            frame = frame.f_back
+        return None
+
+
+def _frame(evidence: LlmEvidence) -> types.FrameType | None:
+    stream = None if evidence.stream is None else evidence.stream()
+    frame: types.FrameType | None = part(stream, "gi_frame") or part(stream, "ag_frame")
+    return frame
+
+
+def _outcome_of_broken_stream(error: BaseException) -> Outcome:
+    if isinstance(error, GeneratorExit):
+        return Outcome.ABANDONED
+    return Outcome.CANCELLED if is_cancellation(error) else Outcome.FAILED
+
+
+def _event_handler(tracker: Tracker, ledger: Ledger) -> BaseEventHandler:
+    # A closure, because attributes of a handler, a pydantic model, cost more to reach than a whole chunk may.
+    progress = tracker.progress
+    others: dict[type, Callable[[Any], None]] = {
+        LLMChatStartEvent: tracker.start_llm,
+        LLMCompletionStartEvent: tracker.start_llm,
+        LLMChatEndEvent: tracker.end_llm,
+        LLMCompletionEndEvent: tracker.end_llm,
+        ExceptionEvent: tracker.break_llm,
+        EmbeddingStartEvent: tracker.start_embedding,
+        EmbeddingEndEvent: tracker.end_embedding,
+    }
+
+    @ledger.shielded
+    def handle_event(self: BaseEventHandler, event: Any, **kwargs: Any) -> None:
+        kind = type(event)
+        if kind is LLMChatInProgressEvent or kind is LLMCompletionInProgressEvent:
+            progress(event)
+        elif kind in others:
+            others[kind](event)
+
+    class TokenCallbacksEventHandler(BaseEventHandler):
+        handle = handle_event
+
+        @classmethod
+        def class_name(cls) -> str:
+            return "TokenCallbacksEventHandler"
+
+    return TokenCallbacksEventHandler()
+
+
+def _span_handler(tracker: Tracker, ledger: Ledger) -> BaseSpanHandler[Any]:
+    @ledger.shielded
+    def enter(self: Any, id_: str, *args: Any, parent_id: str | None = None, **kwargs: Any) -> None:
+        tracker.enter_span(id_, parent_id)
+
+    @ledger.shielded
+    def leave(self: Any, id_: str, *args: Any, result: object = None, **kwargs: Any) -> None:
+        tracker.exit_span(id_, result)
+
+    @ledger.shielded
+    def drop(self: Any, id_: str, *args: Any, err: BaseException | None = None, **kwargs: Any) -> None:
+        tracker.drop_span(id_, err)
+
+    class TokenCallbacksSpanHandler(BaseSpanHandler[Any]):
+        # The base class would keep every span that was ever open; these take its place.
+        span_enter = enter
+        span_exit = leave
+        span_drop = drop
+
+        @classmethod
+        def class_name(cls) -> str:
+            return "TokenCallbacksSpanHandler"
+
+        def new_span(self, *args: Any, **kwargs: Any) -> None:
+            """Make none."""
+
+        def prepare_to_exit_span(self, *args: Any, **kwargs: Any) -> None:
+            """Keep none."""
+
+        def prepare_to_drop_span(self, *args: Any, **kwargs: Any) -> None:
+            """Keep none."""
+
+    return TokenCallbacksSpanHandler(open_spans={}, completed_spans=[], dropped_spans=[], current_span_ids={})
+
+
+class _Installed:
+    """The hooks, while they are in."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.tracker = Tracker(ledger)
+        self.event_handler = _event_handler(self.tracker, ledger)
+        self.span_handler = _span_handler(self.tracker, ledger)
+        root = get_dispatcher()
+        root.add_event_handler(self.event_handler)
+        root.add_span_handler(self.span_handler)
+        ledger.add_locator(self.tracker.enclosing)
+
+    def remove(self, ledger: Ledger) -> None:
+        # By identity: LlamaIndex's handlers compare by field values, and list.remove() could take another one's.
+        root = get_dispatcher()
+        root.event_handlers = [handler for handler in root.event_handlers if handler is not self.event_handler]
+        root.span_handlers = [handler for handler in root.span_handlers if handler is not self.span_handler]
+        ledger.remove_locator(self.tracker.enclosing)
+
+
+_installed: _Installed | None = None
+
+
+def install(ledger: Ledger) -> None:
+    """Hook LlamaIndex's root dispatcher, once however often it is called."""
+    global _installed
+    if _installed is None:
+        _installed = _Installed(ledger)
+
+
+def uninstall() -> None:
+    """Take the handlers out of LlamaIndex's root dispatcher."""
+    global _installed
+    if _installed is not None:
+        _installed.remove(process_ledger())
+        _installed = None
+
+
+class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a ``TokenCountingHandler`` has counted, taken at one moment."""
+
+    prompt_llm_token_count: int
+    completion_llm_token_count: int
+    total_llm_token_count: int
+    total_embedding_token_count: int
+    llm_token_counts: list[TokenCountingEvent]
+    embedding_token_counts: list[TokenCountingEvent]
+
+
+class TokenCountingHandler(BaseCallbackHandler):
+    """LlamaIndex's class of this name, with the provider's figures where that one guesses, drops or doubles them.
+
+    It counts the calls of the objects whose ``CallbackManager`` it is in, as LlamaIndex's does, in memory only; a
+    ``TokenCounter`` counts all calls, whatever was made first, and writes them down. Safe to read and reset while
+    threads call. Differences on purpose: one event an LLM or embedding request; ``prompt`` and ``completion`` of an
+    event are empty, no text is kept; ``tokenizer`` is accepted and not used, since counting follows the model; and
+    ``token_budget`` raises ``BudgetExceeded``, a ``ValueError``, before the next call and never after a paid one.
+
+    ``token_budget``: the most LLM tokens; ``None`` is no limit. ``verbose`` logs each request's tokens to ``logger``.
+    """
+
+    def __init__(  # noqa: PLR0917 - the positions are those of LlamaIndex's class
+        self,
+        tokenizer: Callable[[str], Any] | None = None,
+        event_starts_to_ignore: list[CBEventType] | None = None,
+        event_ends_to_ignore: list[CBEventType] | None = None,
+        verbose: bool = False,
+        logger: logging.Logger | None = None,
+        token_budget: int | None = None,
+    ) -> None:
+        super().__init__(event_starts_to_ignore or [], event_ends_to_ignore or [])
+        if tokenizer is not None:
+            _log.info("TokenCountingHandler counts with the tokenizer of each call's model, not with tokenizer=")
+        if token_budget is not None and token_count(token_budget) is None:
+            raise InvalidArgument(f"token_budget is a number of tokens, 0 or more, or None, not {token_budget!r}")
+        self.token_budget = token_budget
+        self._verbose = verbose
+        self._logger = logger or _log
+        self._ledger = process_ledger()
+        self._note_listener = self._ledger.shielded(self._listen)
+        self.reset_counts()
+        self._attach()
+
+    def reset_counts(self) -> None:
+        """Set everything to zero. To read and reset without losing a call in between, use ``take_counts``."""
+        with self._ledger.lock:
+            self._prompt = self._completion = self._embedding = 0
+            self._llm_events: list[TokenCountingEvent] = []
+            self._embedding_events: list[TokenCountingEvent] = []
+
+    def take_counts(self) -> TokenCounts:
+        """Read everything and set it to zero in one go: every call is in exactly one reading."""
+        self._drain()
+        with self._ledger.lock:
+            counts = TokenCounts(
+                prompt_llm_token_count=self._prompt,
+                completion_llm_token_count=self._completion,
+                total_llm_token_count=self._prompt + self._completion,
+                total_embedding_token_count=self._embedding,
+                llm_token_counts=self._llm_events,
+                embedding_token_counts=self._embedding_events,
+            )
+            self.reset_counts()
+        return counts
+
+    @property
+    def prompt_llm_token_count(self) -> int:
+        """The prompt tokens of all LLM calls."""
+        self._drain()
+        return self._prompt
+
+    @property
+    def completion_llm_token_count(self) -> int:
+        """The completion tokens of all LLM calls."""
+        self._drain()
+        return self._completion
+
+    @property
+    def total_llm_token_count(self) -> int:
+        """Prompt plus completion tokens."""
+        self._drain()
+        with self._ledger.lock:
+            return self._prompt + self._completion
+
+    @property
+    def total_embedding_token_count(self) -> int:
+        """The tokens of all embedding requests."""
+        self._drain()
+        return self._embedding
+
+    @property
+    def llm_token_counts(self) -> list[TokenCountingEvent]:
+        """An event an LLM request, oldest first; grows until ``reset_counts``."""
+        self._drain()
+        return self._llm_events
+
+    @property
+    def embedding_token_counts(self) -> list[TokenCountingEvent]:
+        """An event an embedding request, oldest first; grows until ``reset_counts``."""
+        self._drain()
+        return self._embedding_events
+
+    def receive(self, draft: Draft) -> None:
+        """Take a call that has ended; called by the ledger, under its lock."""
+        usage = draft.figures.usage
+        is_embedding = draft.call.operation is Operation.EMBEDDING
+        event = TokenCountingEvent(
+            event_id=draft.call_id,
+            prompt="",
+            completion="",
+            prompt_token_count=(usage.embedding_tokens if is_embedding else usage.prompt_tokens) or 0,
+            completion_token_count=usage.completion_tokens or 0,
+        )
+        if is_embedding:
+            self._embedding += event.prompt_token_count
+            self._embedding_events.append(event)
+        else:
+            self._prompt += event.prompt_token_count
+            self._completion += event.completion_token_count
+            self._llm_events.append(event)
+        if self._verbose:
+            self._logger.info("%s: %d tokens", draft.call.operation.value, event.total_token_count)
+
+    # LlamaIndex's side.
+
+    def on_event_start(
+        self,
+        event_type: CBEventType,
+        payload: dict[str, Any] | None = None,
+        event_id: str = "",
+        parent_id: str = "",
+        **kwargs: Any,
+    ) -> str:
+        """Ask for the record of the call that starts now; raises ``BudgetExceeded`` if a budget is used up."""
+        if event_type is CBEventType.LLM or event_type is CBEventType.EMBEDDING:
+            if event_type not in self.event_ends_to_ignore:
+                self._note_listener()
+            self._keep_budget(event_type)
+        return event_id
+
+    def on_event_end(
+        self, event_type: CBEventType, payload: dict[str, Any] | None = None, event_id: str = "", **kwargs: Any
+    ) -> None:
+        """Do nothing: the record comes from the ledger, once a request."""
+
+    def start_trace(self, trace_id: str | None = None) -> None:
+        """Do nothing."""
+
+    def end_trace(self, trace_id: str | None = None, trace_map: dict[str, list[str]] | None = None) -> None:
+        """Do nothing."""
+
+    def _listen(self) -> None:
+        if _installed is None:  # uninstalled since
+            self._attach()
+        # LlamaIndex's instrumentation event of the same start comes first, in the same span (0.14.25).
+        call = _installed.tracker.call_of(active_span_id.get()) if _installed is not None else None
+        if call is not None and self not in call.listeners:
+            call.listeners.append(self)
+
+    def _attach(self) -> None:
+        for framework in hooks.FRAMEWORKS:  # LiteLLM too, which knows what LlamaIndex's embedding classes over it drop
+            hooks.attach(framework)
+
+    def _keep_budget(self, event_type: CBEventType) -> None:
+        used = self._prompt + self._completion
+        if self.token_budget is not None and event_type is CBEventType.LLM and used > self.token_budget:
+            raise BudgetExceeded(
+                f"{used} LLM tokens are used and token_budget is {self.token_budget}: raise the budget, or call"
+                " reset_counts() to start a new one"
+            )
+
+    def _drain(self) -> None:
+        # LiteLLM, called inside, may tell of an embedding a moment after its answer.
+        self._ledger.drain(self._is_listening, _DRAIN_SECONDS)
+
+    def _is_listening(self, call: OpenCall) -> bool:
+        link: OpenCall | None = call
+        while link is not None:
+            if self in link.listeners:
+                return True
+            link = link.outer
+        return False
+
+
+_DRAIN_SECONDS = 2.0
+
+
+def _message(message: Any) -> dict[str, Any]:
+    """Shape a ChatMessage as OpenAI does."""
+    shaped: dict[str, Any] = {"role": getattr(message.role, "value", str(message.role)), "content": _content(message)}
+    tool_calls = _tool_calls(message)
+    if tool_calls:
+        shaped["tool_calls"] = tool_calls
+    extra = message.additional_kwargs
+    for key in ("name", "tool_call_id"):
+        if extra.get(key) is not None:
+            shaped[key] = extra[key]
+    return shaped
+
+
+def _content(message: Any) -> str | list[dict[str, Any]]:
+    blocks = getattr(message, "blocks", None) or ()  # 0.10 and 0.11 have none
+    others = [
+        block for block in blocks if getattr(block, "block_type", "text") not in ("text", "tool_call", "thinking")
+    ]
+    text = message.content or ""
+    if not others:
+        return text
+    return [{"type": "text", "text": text}, *({"type": str(block.block_type)} for block in others)]
+
+
+def _tool_calls(message: Any) -> list[dict[str, Any]]:
+    """Gather a message's tool calls from its blocks, or from where older integrations leave them."""
+    from_blocks = [
+        {"type": "function", "function": {"name": block.tool_name, "arguments": block.tool_kwargs}}
+        for block in getattr(message, "blocks", None) or ()
+        if getattr(block, "block_type", None) == "tool_call"
+    ]
+    calls = message.additional_kwargs.get("tool_calls")
+    return from_blocks or ([_tool_call(call) for call in calls] if isinstance(calls, list | tuple) else [])
+
+
+def _tool_call(call: Any) -> dict[str, Any]:
+    function = part(call, "function")
+    return {
+        "type": "function",
+        "function": {"name": part(function, "name"), "arguments": part(function, "arguments")},
+    }
+
+
+def _at(whole: object, place: Sequence[str]) -> Any:
+    for name in place:
+        whole = part(whole, name)
+    return whole
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
