@@ -148,8 +148,7 @@ class Draft:
         cached: bool,
         ended_at: datetime,
         figures: Figures,
-        response_id: str | None,
-        response_model: str | None,
+        names: tuple[str | None, str | None],
     ) -> None:
         self.call = call
         self.call_id = call_id
@@ -158,8 +157,7 @@ class Draft:
         self.cached = cached
         self.ended_at = ended_at
         self.figures = figures
-        self.response_id = response_id
-        self.response_model = response_model
+        self.response_id, self.response_model = names
 
     def record(self, *, run_id: str, step: str | None) -> CallRecord:
         """Make the record for one run."""
@@ -205,7 +203,7 @@ class Ledger:
         self._warned: set[tuple[str, str]] = set()
         self._start_afresh()
         self._settle = self.shielded(settle)
-        self._first = self.shielded(first)
+        self._names = self.shielded(_names)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start_afresh)
 
@@ -213,6 +211,7 @@ class Ledger:
         # A forked child must not wait for a lock that a thread of its parent held, nor share its parent's ids.
         self.lock = threading.RLock()
         self._call_closed = threading.Condition(self.lock)
+        self._waiting = 0
         self._call_ids = map(f"{secrets.token_hex(8)}-{{}}".format, itertools.count(1))
 
     def join(self, participant: Participant) -> None:
@@ -300,9 +299,11 @@ class Ledger:
             else:
                 self._deliver(call, outcome, evidence, error, cached)
         finally:
-            with self.lock:
-                self._under_way.pop(call, None)
-                self._call_closed.notify_all()
+            call.inner = []  # inner calls know their wrapper: without the cycle all of them go at once
+            self._under_way.pop(call, None)
+            if self._waiting:  # looked at after the call is out: who waits was there first, or finds it gone
+                with self._call_closed:
+                    self._call_closed.notify_all()
 
     def _close_inner(
         self, wrapper: OpenCall, outcome: Outcome, evidence: Sequence[Evidence], error: BaseException | None
@@ -331,8 +332,7 @@ class Ledger:
                 cached=cached,
                 ended_at=self.clock(),
                 figures=self._settle(call.operation, call.model, outcome, evidence) or unsettled(call.operation),
-                response_id=self._first(evidence, "response_id"),
-                response_model=self._first(evidence, "response_model"),
+                names=self._names(evidence) or (None, None),
             )
             with self.lock:
                 for receiver in receivers:
@@ -362,8 +362,10 @@ class Ledger:
         deadline = time.monotonic() + seconds
         wait_for_events = not _is_in_event_loop()
         with self._call_closed:
+            self._waiting += 1
             while self._awaited(is_wanted, wait_for_events) and (left := deadline - time.monotonic()) > 0:
                 self._call_closed.wait(left)
+            self._waiting -= 1
         self._close_answered(is_wanted)
 
     async def drain_async(self, is_wanted: Callable[[OpenCall], bool], seconds: float) -> None:
@@ -422,13 +424,20 @@ class Ledger:
             participant.note_internal_error()
 
 
-def _receivers(call: OpenCall) -> list[Receiver]:
+def _receivers(call: OpenCall) -> Sequence[Receiver]:
+    if call.outer is None and not call.listeners:
+        return call.seats
     receivers: list[Receiver] = list(call.seats)
     link: OpenCall | None = call
     while link is not None:
         receivers += [listener for listener in link.listeners if listener not in receivers]
         link = link.outer
     return receivers
+
+
+def _names(evidence: Sequence[Evidence]) -> tuple[str | None, str | None]:
+    """Tell the response's id and its model."""
+    return first(evidence, "response_id"), first(evidence, "response_model")
 
 
 def _outer_evidence(call: OpenCall) -> Iterator[Evidence]:

@@ -10,10 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from typing import Annotated, Any, Protocol, TypeGuard
-from uuid import UUID
+from typing import Annotated, Any
 
 import msgspec
 
@@ -38,6 +35,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     audio_prompt_tokens: tuple[str, ...] = ()
     audio_completion_tokens: tuple[str, ...] = ()
     image_prompt_tokens: tuple[str, ...] = ()
+    lies_open: bool = False
+    """The figures stand in the answer itself, beside its text: then only they are kept of it."""
     source: str
     """Where the provider documents it."""
 
@@ -126,6 +125,7 @@ DIALECTS: tuple[Dialect, ...] = (
         prompt_tokens=("prompt_eval_count",),
         completion_tokens=("eval_count",),
         embedding_tokens=("prompt_eval_count",),
+        lies_open=True,
         source="https://github.com/ollama/ollama/blob/main/docs/api.md#response-1",
     ),
     Dialect(
@@ -140,20 +140,17 @@ DIALECTS: tuple[Dialect, ...] = (
 class _Plan:
     """A dialect made ready: its paths taken apart and sorted by the part they are in, so that each is opened once."""
 
-    __slots__ = ("_marks", "embedding", "llm")
+    __slots__ = ("_marks", "embedding", "lies_open", "llm")
 
     def __init__(self, dialect: Dialect) -> None:
         self._marks = tuple(map(_split, dialect.marks))
         self.embedding = _by_part(dialect, ("embedding_tokens",))
         self.llm = _by_part(dialect, [figure for figure in Usage.__struct_fields__ if figure != "embedding_tokens"])
+        self.lies_open = dialect.lies_open
 
     def is_marked(self, payload: object) -> bool:
         """Tell whether a payload is of this dialect."""
-        for within, name in self._marks:
-            there = part(payload, within) if within else payload
-            if part(there, name) is not None:
-                return True
-        return False
+        return any(part(part(payload, within) if within else payload, name) is not None for within, name in self._marks)
 
 
 def _split(path: str) -> tuple[str, str]:
@@ -162,13 +159,13 @@ def _split(path: str) -> tuple[str, str]:
     return within, name
 
 
-def _by_part(dialect: Dialect, figures: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+def _by_part(dialect: Dialect, figures: Iterable[str]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Sort the (name, figure) pairs of some figures by the part they are in."""
     parts: dict[str, list[tuple[str, str]]] = {}
     for figure in figures:
         for within, name in map(_split, getattr(dialect, figure)):
             parts.setdefault(within, []).append((name, figure))
-    return parts
+    return list(parts.items())
 
 
 _PLANS = tuple(map(_Plan, DIALECTS))
@@ -186,13 +183,12 @@ def read_usage(payload: object, operation: Operation) -> Reading | None:
     """Read one payload; ``None`` where it tells no figure of this operation. Never raises for any payload."""
     if not _may_be_marked(payload):
         return None
+    opened = _opened(payload)
     for plan in _PLANS:
-        if plan.is_marked(payload):
-            plain = as_plain(payload)
-            # Of an object without fields of its own, such as a protobuf message, nothing plain can be made.
-            usage = _usage(plain, plan, operation) or _usage(payload, plan, operation)
+        if plan.is_marked(opened):
+            usage = _usage(opened, plan, operation)
             if usage is not None:
-                return Reading(usage=usage, payload=plain)
+                return Reading(usage=usage, payload=_numbers_of(opened) if plan.lies_open else as_plain(opened))
     return None
 
 
@@ -223,23 +219,21 @@ def read_stream(payloads: Iterable[object], operation: Operation) -> Reading | N
 
 
 def _may_be_marked(payload: object) -> bool:
-    # Asking a pydantic object for an attribute that it does not have is slow, and most of what is asked has none.
+    # Most of what is asked has no usage, and asking a pydantic object for an attribute that it does not have is slow.
     if type(payload) is dict:
         return not _MARKING_NAMES.isdisjoint(payload)
-    if _is_pydantic(payload):
-        return not (_MARKING_NAMES.isdisjoint(vars(payload)) and _MARKING_NAMES.isdisjoint(payload.model_extra or ()))
-    return payload is not None
+    sent = _names_sent(payload)
+    return payload is not None if sent is None else not _MARKING_NAMES.isdisjoint(sent)
 
 
 def _usage(payload: object, plan: _Plan, operation: Operation) -> Usage | None:
     figures: dict[str, int] = {}
-    for within, pairs in (plan.embedding if operation is Operation.EMBEDDING else plan.llm).items():
+    for within, pairs in plan.embedding if operation is Operation.EMBEDDING else plan.llm:
         there = part(payload, within) if within else payload
         if there is None:
             continue
-        get = there.get if type(there) is dict else functools.partial(part, there)
         for name, figure in pairs:
-            tokens = token_count(get(name))
+            tokens = token_count(part(there, name))
             if tokens is not None:
                 figures[figure] = figures.get(figure, 0) + tokens
     return None if _WHOLES.isdisjoint(figures) else Usage(**figures)
@@ -264,73 +258,77 @@ def token_count(value: object) -> int | None:
     return None
 
 
-def part(whole: object, name: str) -> Any:
+def part(whole: Any, name: str) -> Any:
     """Read a key of a mapping or an attribute of an object; ``None`` where there is none."""
     if whole is None:
         return None
-    if type(whole) is dict or isinstance(whole, Mapping):
+    if type(whole) is dict or _is_mapping(type(whole)):  # type: ignore[arg-type]  # mypy: are classes hashable?
         return whole.get(name)
     return getattr(whole, name, None)
 
 
+@functools.lru_cache(maxsize=512)
+def _is_mapping(kind: type[Any]) -> bool:
+    return issubclass(kind, Mapping)
+
+
+def _names_sent(value: object) -> set[str] | None:
+    """Name the fields of a pydantic object that the provider sent; ``None`` for another object."""
+    names, extra = getattr(value, "model_fields_set", None), getattr(value, "model_extra", None)
+    if not isinstance(names, set):
+        return None
+    return names | extra.keys() if extra else names
+
+
+def _opened(payload: object) -> object:
+    """Turn a pydantic object into a mapping of what the provider sent; anything else stays what it is."""
+    if type(payload) is dict or _names_sent(payload) is None:
+        return payload
+    try:
+        return payload.model_dump(exclude_unset=True, warnings=False)  # type: ignore[attr-defined]
+    except (TypeError, ValueError, RecursionError):  # something in it that pydantic cannot write
+        return payload
+
+
 _DEEPEST = 6
-_LONGEST_TEXT = 100
+_LONGEST_WORD = 100
 _WIDEST = 100
 
-_Name = Annotated[str, msgspec.Meta(max_length=_LONGEST_TEXT)]
+WORDS = frozenset(
+    {"inference_geo", "modality", "service_tier", "speed", "trafficType", "traffic_type", "type", "version"}
+)
+"""The keys whose strings are kept: the words that providers put into a usage object. Any other string may be text."""
+
+_Name = Annotated[str, msgspec.Meta(max_length=_LONGEST_WORD)]
 _Bounds = msgspec.Meta(ge=-_LARGEST, le=_LARGEST)
-_Leaf = None | bool | Annotated[int, _Bounds] | Annotated[float, _Bounds] | _Name
-_Part = Annotated[dict[_Name, _Leaf], msgspec.Meta(max_length=_WIDEST)]
+_Number = None | bool | Annotated[int, _Bounds] | Annotated[float, _Bounds]
+_Part = Annotated[dict[_Name, _Number], msgspec.Meta(max_length=_WIDEST)]
 
 
 class _Ordinary(msgspec.Struct, frozen=True):
     """What almost every payload is, so that msgspec can see in one go that nothing is odd about it."""
 
-    payload: Annotated[dict[_Name, _Leaf | _Part], msgspec.Meta(max_length=_WIDEST)]
+    payload: Annotated[dict[_Name, _Number | _Part], msgspec.Meta(max_length=_WIDEST)]
 
 
 def as_plain(payload: object) -> dict[str, Any]:
     """Copy a payload into plain JSON values, bounded in depth and width, so that nothing odd reaches the file.
 
-    Only what the provider sent is kept of a pydantic object. Strings over 100 characters are dropped: a usage object
-    has none, and text must not reach the log by this door.
+    Numbers are kept, strings only under the keys in ``WORDS``: text must not reach the log by this door.
     """
     try:
-        builtins = payload
-        if type(payload) is not dict:
-            builtins = msgspec.to_builtins(payload, enc_hook=_pydantic_fields, builtin_types=_NOT_JSON)
-        return msgspec.convert({"payload": builtins}, _Ordinary).payload
-    except (msgspec.ValidationError, TypeError, RecursionError):  # odd somewhere: piece by piece then
-        plain = _plain(payload, _DEEPEST)
+        return msgspec.convert({"payload": payload}, _Ordinary).payload
+    except (msgspec.ValidationError, RecursionError):  # something else in it: piece by piece then
+        plain = _plain(payload, "", _DEEPEST)
         return plain if isinstance(plain, dict) else {}
 
 
-_NOT_JSON = (bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal)
-"""What msgspec is not to turn into text."""
+def _numbers_of(answer: object) -> dict[str, Any]:
+    fields = _fields(answer) or ()
+    return {str(name): value for name, value in fields if token_count(value) is not None}
 
 
-class _Pydantic(Protocol):
-    """A pydantic object; nothing here imports pydantic."""
-
-    model_fields_set: set[str]
-    """The names that the provider sent."""
-    model_extra: dict[str, Any] | None
-
-
-def _is_pydantic(value: object) -> TypeGuard[_Pydantic]:
-    return isinstance(getattr(value, "model_fields_set", None), set) and hasattr(value, "model_extra")
-
-
-def _pydantic_fields(value: object) -> dict[str, Any]:
-    """Return what the provider sent; raises ``TypeError`` for what is not of pydantic."""
-    if not _is_pydantic(value):
-        raise TypeError(f"{type(value)} has no fields of pydantic's kind")
-    told, extra = value.model_fields_set, value.model_extra
-    fields = {name: field for name, field in vars(value).items() if name in told}
-    return fields | extra if extra else fields
-
-
-def _plain(value: object, depth: int) -> Any:
+def _plain(value: object, name: str, depth: int) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -338,20 +336,23 @@ def _plain(value: object, depth: int) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
-        return value if len(value) <= _LONGEST_TEXT else None
+        return value if name in WORDS and len(value) <= _LONGEST_WORD else None
     if depth == 0:
         return None
     if isinstance(value, list | tuple):
-        return [_plain(item, depth - 1) for item in value[:_WIDEST]]
+        return [_plain(item, name, depth - 1) for item in value[:_WIDEST]]
     fields = _fields(value)
-    return None if fields is None else {str(k)[:_LONGEST_TEXT]: _plain(v, depth - 1) for k, v in fields[:_WIDEST]}
+    if fields is None:
+        return None
+    return {str(key)[:_LONGEST_WORD]: _plain(field, str(key), depth - 1) for key, field in fields[:_WIDEST]}
 
 
 def _fields(value: object) -> list[tuple[Any, Any]] | None:
     if isinstance(value, Mapping):
         return list(value.items())
-    if _is_pydantic(value):
-        return list(_pydantic_fields(value).items())
+    names = _names_sent(value)
+    if names is not None:
+        return [(name, getattr(value, name, None)) for name in sorted(names)]
     attributes = getattr(value, "__dict__", None)
     if isinstance(attributes, dict):
         return [(name, attribute) for name, attribute in attributes.items() if not str(name).startswith("_")]

@@ -122,7 +122,11 @@ class LlmEvidence:
         if self.last is None:
             return None
         message = part(self.last, "message")
-        text = "".join(self.deltas) or (part(self.last, "text") if message is None else message.content) or ""
+        text = (
+            "".join(filter(None, self.deltas))
+            or (part(self.last, "text") if message is None else message.content)
+            or ""
+        )
         return Completion(text=text, tool_calls=() if message is None else _tool_calls(message))
 
     def inputs(self) -> None:
@@ -130,11 +134,15 @@ class LlmEvidence:
 
     def response_id(self) -> str | None:
         """Tell the provider's id of the response."""
-        return _text(_at(self.last, ("raw", "id")) or _at(self.last, ("raw", "response", "id")))
+        return self._named_in_raw("id")
 
     def response_model(self) -> str | None:
         """Tell the model as the provider named it."""
-        return _text(_at(self.last, ("raw", "model")) or _at(self.last, ("raw", "response", "model")))
+        return self._named_in_raw("model")
+
+    def _named_in_raw(self, name: str) -> str | None:
+        raw = part(self.last, "raw")
+        return _text(part(raw, name)) or _text(part(part(raw, "response"), name))
 
 
 class EmbeddingEvidence:
@@ -258,8 +266,9 @@ class Tracker:
 
     def progress(self, event: Any) -> None:
         """Keep the piece of the stream that has just arrived. Per chunk: nothing else may happen here."""
-        evidence = self.calls.get(event.span_id)
-        if evidence is None:
+        try:
+            evidence = self.calls[event.span_id]
+        except KeyError:  # the stream was there before the hooks
             return
         response = event.response
         if evidence.last is None:
@@ -270,9 +279,7 @@ class Tracker:
                 call.first_token_at = call.first_token_at or now
         evidence.previous = evidence.last
         evidence.last = response
-        delta = response.delta
-        if delta:
-            evidence.deltas.append(delta)
+        evidence.deltas.append(response.delta)
 
     def end_llm(self, event: Any) -> None:
         """Close an LLM call."""
@@ -319,6 +326,7 @@ class Tracker:
         evidence = self.calls.pop(span_id)
         self._unstarted.pop(span_id, None)
         self._ledger.close_call(evidence.call, outcome=outcome, evidence=(evidence,), error=error)
+        evidence.call.evidence = None  # it knows its call: without the cycle events and responses go at once
 
     def _close_embeddings(self, span_id: str, outcome: Outcome, error: BaseException | None) -> None:
         span = self.embeddings.pop(span_id)
@@ -372,19 +380,19 @@ def _outcome_of_broken_stream(error: BaseException) -> Outcome:
 
 
 def _event_handler(tracker: Tracker, ledger: Ledger) -> BaseEventHandler:
-    # A closure, because attributes of a handler, a pydantic model, cost more to reach than a whole chunk may.
+    # A closure, because attributes of a handler, a pydantic model, cost more to reach than a whole chunk may. For the
+    # same reason a chunk is not shielded: nothing in there raises, and LlamaIndex's dispatcher swallows what does.
     progress = tracker.progress
     others: dict[type, Callable[[Any], None]] = {
-        LLMChatStartEvent: tracker.start_llm,
-        LLMCompletionStartEvent: tracker.start_llm,
-        LLMChatEndEvent: tracker.end_llm,
-        LLMCompletionEndEvent: tracker.end_llm,
-        ExceptionEvent: tracker.break_llm,
-        EmbeddingStartEvent: tracker.start_embedding,
-        EmbeddingEndEvent: tracker.end_embedding,
+        LLMChatStartEvent: ledger.shielded(tracker.start_llm),
+        LLMCompletionStartEvent: ledger.shielded(tracker.start_llm),
+        LLMChatEndEvent: ledger.shielded(tracker.end_llm),
+        LLMCompletionEndEvent: ledger.shielded(tracker.end_llm),
+        ExceptionEvent: ledger.shielded(tracker.break_llm),
+        EmbeddingStartEvent: ledger.shielded(tracker.start_embedding),
+        EmbeddingEndEvent: ledger.shielded(tracker.end_embedding),
     }
 
-    @ledger.shielded
     def handle_event(self: BaseEventHandler, event: Any, **kwargs: Any) -> None:
         kind = type(event)
         if kind is LLMChatInProgressEvent or kind is LLMCompletionInProgressEvent:

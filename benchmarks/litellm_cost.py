@@ -1,0 +1,90 @@
+"""What our hooks add to LiteLLM's calls over loopback, beside an empty callback of LiteLLM's own kind."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import litellm
+from litellm.integrations.custom_logger import CustomLogger
+
+from benchmarks.side_by_side import Variant, side_by_side
+from benchmarks.tables import Row
+from token_callbacks import TokenCounter
+from token_callbacks.ledger import process_ledger
+
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+from loopback_server import LoopbackServer, Reply
+
+_WORDS = 50
+_CALLS = 4
+_TURNS = 30
+_CALLBACK_LISTS = (
+    "callbacks",
+    "input_callback",
+    "success_callback",
+    "failure_callback",
+    "_async_success_callback",
+    "_async_failure_callback",
+)
+
+
+def rows() -> Iterator[Row]:
+    """Measure a completion, and a stream of 50 chunks."""
+    from token_callbacks.adapters import litellm as adapter
+
+    counter = TokenCounter(log_dir=None, frameworks=("litellm",))
+    with LoopbackServer(replies=lambda _: Reply(text="word " * _WORDS), stream_usage="always_last") as server:
+        for what, is_streamed in (("completion", False), (f"{_WORDS}-chunk stream", True)):
+            yield _row(what, functools.partial(_call, server, is_streamed=is_streamed), adapter)
+    counter.uninstall()
+
+
+def _call(server: LoopbackServer, *, is_streamed: bool) -> None:
+    answer = litellm.completion(
+        model="openai/gpt-4o-mini",
+        messages=[{"role": "user", "content": "When does the library open?"}],
+        api_base=server.base_url,
+        api_key="sk-loopback",
+        stream=is_streamed,
+    )
+    if is_streamed:
+        deque(answer, maxlen=0)
+
+
+def _row(what: str, call: Callable[[], None], adapter: Any) -> Row:
+    def variant(prepare: Callable[[], None]) -> Variant:
+        def seconds() -> float:
+            adapter.uninstall()
+            for name in _CALLBACK_LISTS:
+                getattr(litellm, name).clear()
+            prepare()
+            call()  # LiteLLM sorts its callbacks into its lists in the first call
+            start = time.perf_counter()
+            for _ in range(_CALLS):
+                call()
+            return (time.perf_counter() - start) / _CALLS
+
+        return seconds
+
+    timings = side_by_side(
+        {
+            "none": variant(lambda: None),
+            "empty": variant(lambda: litellm.callbacks.append(CustomLogger())),
+            "ours": variant(lambda: adapter.install(process_ledger())),
+        },
+        turns=_TURNS,
+    )
+    none = timings.seconds("none")
+    added = {name: timings.added(name, over="none") for name in ("empty", "ours")}
+    return Row(
+        what=f"LiteLLM over loopback, {what}",
+        ours=f"{added['ours'] * 1e3:+.2f} ms",
+        baseline=f"no callback: {none * 1e3:.1f} ms",
+        compared=f"{1 + added['ours'] / none:.2f} x; an empty CustomLogger {1 + added['empty'] / none:.2f} x",
+    )
