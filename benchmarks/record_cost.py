@@ -77,7 +77,7 @@ def open_and_close(ledger: Ledger, evidence: Sequence[ReportedEvidence]) -> None
 def _rows(ledger: Ledger, file: IO[bytes]) -> Iterator[Row]:
     evidence = (ReportedEvidence(),)
     draft = Draft(
-        _opened(ledger, Origin((), None)),
+        call=_opened(ledger, Origin((), None)),
         call_id="1",
         outcome=Outcome.COMPLETED,
         error=None,

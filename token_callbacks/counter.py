@@ -162,7 +162,8 @@ class TokenCounter:
     def take(self, record: CallRecord, run: Run) -> None:
         """Fold a record into its run and write it; under the ledger's lock."""
         run.totals.add(record)
-        _add_to_ancestors(run, record)
+        if run.parent is not None:
+            _add_to_ancestors(run.parent, record)
         self._writing_for = run
         for write in self._record_writers:
             write(record)
@@ -278,11 +279,9 @@ def _including_nested(run: Run) -> FourTotals:
     )
 
 
-def _add_to_ancestors(run: Run, record: CallRecord) -> None:
-    if record.cached:
-        return
-    usage, ancestor = record.usage, run.parent
-    while ancestor is not None:
+def _add_to_ancestors(ancestor: Run | None, record: CallRecord) -> None:
+    usage = record.usage
+    while ancestor is not None and not record.cached:
         ancestor.nested_totals[0] += usage.embedding_tokens or 0
         ancestor.nested_totals[1] += usage.prompt_tokens or 0
         ancestor.nested_totals[2] += usage.completion_tokens or 0

@@ -22,7 +22,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import ParamSpec, Protocol, TypeVar
 
-from token_callbacks.evidence import Evidence, Figures, first, settle, unsettled
+import msgspec
+
+from token_callbacks.evidence import Evidence, Figures, settle, unsettled
 from token_callbacks.records import CallRecord, Operation, Outcome
 
 _log = logging.getLogger("token_callbacks")
@@ -71,98 +73,47 @@ class Origin:
         self.outer = outer
 
 
-class OpenCall:
+class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     """A call under way. Mutable, private to the ledger and the adapter that opened it."""
 
-    __slots__ = (
-        "attempt",
-        "evidence",
-        "first_token_at",
-        "framework",
-        "inner",
-        "is_answered",
-        "is_open",
-        "is_wrapper",
-        "listeners",
-        "model",
-        "operation",
-        "outer",
-        "provider",
-        "seats",
-        "started_at",
-        "streamed",
-    )
-
-    def __init__(
-        self,
-        *,
-        framework: str,
-        operation: Operation,
-        provider: str | None,
-        model: str | None,
-        origin: Origin,
-        started_at: datetime,
-    ) -> None:
-        self.framework = framework
-        self.operation = operation
-        self.provider = provider
-        self.model = model
-        self.seats = origin.seats
-        self.outer = origin.outer
-        self.inner: list[OpenCall] = []
-        self.listeners: list[Receiver] = []
-        self.started_at = started_at
-        self.first_token_at: datetime | None = None
-        self.evidence: Evidence | None = None
-        """What the adapter knows so far; used where the end event never comes."""
-        self.streamed = False
-        self.attempt = 1
-        self.is_open = True
-        self.is_wrapper = False
-        self.is_answered = False
-        """Everything has come back from the provider, only the framework's end event has not."""
+    framework: str
+    operation: Operation
+    provider: str | None
+    model: str | None
+    seats: Sequence[Seat]
+    outer: OpenCall | None
+    started_at: datetime
+    inner: list[OpenCall] = []
+    listeners: list[Receiver] = []
+    first_token_at: datetime | None = None
+    evidence: Evidence | None = None
+    """What the adapter knows so far; used where the end event never comes."""
+    streamed: bool = False
+    attempt: int = 1
+    is_open: bool = True
+    is_wrapper: bool = False
+    is_answered: bool = False
+    """Everything has come back from the provider, only the framework's end event has not."""
 
 
-class Draft:
+class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
     """A call that has ended, with everything a record needs but the run it belongs to."""
 
-    __slots__ = (
-        "cached",
-        "call",
-        "call_id",
-        "ended_at",
-        "error",
-        "figures",
-        "outcome",
-        "response_id",
-        "response_model",
-    )
-
-    def __init__(
-        self,
-        call: OpenCall,
-        *,
-        call_id: str,
-        outcome: Outcome,
-        error: str | None,
-        cached: bool,
-        ended_at: datetime,
-        figures: Figures,
-        names: tuple[str | None, str | None],
-    ) -> None:
-        self.call = call
-        self.call_id = call_id
-        self.outcome = outcome
-        self.error = error
-        self.cached = cached
-        self.ended_at = ended_at
-        self.figures = figures
-        self.response_id, self.response_model = names
+    call: OpenCall
+    call_id: str
+    outcome: Outcome
+    error: str | None
+    cached: bool
+    ended_at: datetime
+    figures: Figures
+    names: tuple[str | None, str | None]
+    """The response's id, and its model as the provider named it."""
 
     def record(self, *, run_id: str, step: str | None) -> CallRecord:
         """Make the record for one run."""
         call, figures = self.call, self.figures
         first_token = call.first_token_at
+        response_id, response_model = self.names
         return CallRecord(
             call_id=self.call_id,
             run_id=run_id,
@@ -171,8 +122,8 @@ class Draft:
             operation=call.operation,
             provider=call.provider,
             model=call.model,
-            response_model=self.response_model,
-            response_id=self.response_id,
+            response_model=response_model,
+            response_id=response_id,
             streamed=call.streamed,
             attempt=call.attempt,
             outcome=self.outcome,
@@ -263,7 +214,8 @@ class Ledger:
             operation=operation,
             provider=provider,
             model=model,
-            origin=origin,
+            seats=origin.seats,
+            outer=origin.outer,
             started_at=self.clock(),
         )
         if origin.outer is not None:
@@ -325,7 +277,7 @@ class Ledger:
         receivers = _receivers(call)
         if receivers:
             draft = Draft(
-                call,
+                call=call,
                 call_id=next(self._call_ids),
                 outcome=outcome,
                 error=None if error is None else type(error).__name__,
@@ -437,7 +389,11 @@ def _receivers(call: OpenCall) -> Sequence[Receiver]:
 
 def _names(evidence: Sequence[Evidence]) -> tuple[str | None, str | None]:
     """Tell the response's id and its model."""
-    return first(evidence, "response_id"), first(evidence, "response_model")
+    response_id = response_model = None
+    for witness in evidence:
+        response_id = response_id or witness.response_id()
+        response_model = response_model or witness.response_model()
+    return response_id, response_model
 
 
 def _outer_evidence(call: OpenCall) -> Iterator[Evidence]:

@@ -232,8 +232,9 @@ def _usage(payload: object, plan: _Plan, operation: Operation) -> Usage | None:
         there = part(payload, within) if within else payload
         if there is None:
             continue
+        read = there.get if type(there) is dict else functools.partial(part, there)
         for name, figure in pairs:
-            tokens = token_count(part(there, name))
+            tokens = token_count(read(name))
             if tokens is not None:
                 figures[figure] = figures.get(figure, 0) + tokens
     return None if _WHOLES.isdisjoint(figures) else Usage(**figures)
