@@ -45,7 +45,7 @@ _CHUNKS = 500
 _CHUNK_TURNS = 60
 _CALLS = 50
 _CALL_TURNS = 60
-_HISTORIES = (1, 10)
+_HISTORIES = (1, 10, 50)
 
 
 def rows() -> Iterator[Row]:

@@ -136,7 +136,7 @@ def test_a_fault_of_ours_is_counted_and_goes_no_further(
         raise ZeroDivisionError
 
     ledger = process_ledger()
-    monkeypatch.setattr(ledger, "_settle", ledger.shielded(broken))
+    monkeypatch.setattr(ledger, "_describe", ledger.shielded(broken))
     with counter.run("broken") as run:
         answer = _asked(framework, loopback().base_url)
 

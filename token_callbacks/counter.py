@@ -15,7 +15,7 @@ from token_callbacks import hooks
 from token_callbacks.errors import CounterClosed, InvalidArgument, UnknownOption
 from token_callbacks.ledger import Draft, Ledger, OpenCall, process_ledger
 from token_callbacks.records import CallRecord, FourTotals, Producer, RunOutcome, RunSummary
-from token_callbacks.runs import Run, RunScope, chain_from, checked_name, checked_tags, current_scope
+from token_callbacks.runs import Run, RunScope, Scope, chain_from, checked_name, checked_tags, current_scope
 from token_callbacks.sinks import Sink
 from token_callbacks.sinks.json_files import JsonFiles
 
@@ -56,7 +56,8 @@ class TokenCounter:
         self._drain_seconds = _checked_seconds(drain_seconds)
         self._ledger: Ledger = process_ledger()
         self._sinks: tuple[Sink, ...] = (*(() if log_dir is None else (JsonFiles(_checked_path(log_dir)),)), *sinks)
-        self._default_run: Run | None = None
+        self._outermost: Scope | None = None
+        """Where calls outside any run belong, once there is one."""
         self._open_runs: dict[Run, None] = {}
         self._is_closed = False
         # Each by itself: one that fails must not keep the others from their part.
@@ -84,10 +85,7 @@ class TokenCounter:
     @property
     def default_run(self) -> Run:
         """The run of the calls that were made outside any other; opened by the first of them, or by asking for it."""
-        with self._ledger.lock:
-            if self._default_run is None:
-                self._default_run = self._make_run(DEFAULT_RUN_NAME, {}, None)
-            return self._default_run
+        return self._default_scope().run
 
     def close(self) -> None:
         """Drain, end what is open, write the summaries and let go of the files; harmless the second time.
@@ -102,7 +100,8 @@ class TokenCounter:
         self._ledger.part_with(self)
         self._ledger.abandon(self._has_seat)
         for run in tuple(self._open_runs):
-            self._end_run(run, RunOutcome.COMPLETED if run is self._default_run else RunOutcome.CANCELLED)
+            is_default = self._outermost is not None and run is self._outermost.run
+            self._end_run(run, RunOutcome.COMPLETED if is_default else RunOutcome.CANCELLED)
         for sink in self._sinks:
             self._ledger.shielded(sink.close)()
         atexit.unregister(self.close)
@@ -148,19 +147,19 @@ class TokenCounter:
 
     # What the ledger needs of a counter (ledger.Participant).
 
-    def seat(self, framework: str) -> _Seat | None:
+    def seat(self, framework: str) -> Scope | None:
         """Settle the run and step that a call opening now belongs to."""
-        return _Seat(self, *self._current_run()) if framework in self.frameworks else None
+        return self._current_scope() if framework in self.frameworks else None
 
     def note_internal_error(self) -> None:
         """Count a fault of ours in the run that is being written, else in the current one."""
         with self._ledger.lock:
-            (self._writing_for or self._current_run()[0]).internal_errors += 1
+            (self._writing_for or self._current_scope().run).internal_errors += 1
 
-    # The rest is between this counter and its seats.
-
-    def take(self, record: CallRecord, run: Run) -> None:
-        """Fold a record into its run and write it; under the ledger's lock."""
+    def take(self, draft: Draft, scope: Scope) -> None:
+        """Make a call a record of the run it was made in, fold it in and write it; under the ledger's lock."""
+        run = scope.run
+        record = draft.record(run_id=run.run_id, step=scope.step)
         run.totals.add(record)
         if run.parent is not None:
             _add_to_ancestors(run.parent, record)
@@ -193,31 +192,22 @@ class TokenCounter:
             write(_summary(run, self._ledger.clock()))
         self._writing_for = None
 
-    def _current_run(self) -> tuple[Run, str | None]:
+    def _current_scope(self) -> Scope:
         scope = current_scope()
         while scope is not None:
-            if scope.run.owner is self:  # also when it has ended: what it started may go on calling
-                return scope.run, scope.step
+            if scope.run.owner is self:  # also when the run has ended: what it started may go on calling
+                return scope
             scope = scope.outer
-        return self.default_run, None
+        return self._default_scope()
+
+    def _default_scope(self) -> Scope:
+        with self._ledger.lock:
+            if self._outermost is None:
+                self._outermost = Scope(self._make_run(DEFAULT_RUN_NAME, {}, None), None, None)
+            return self._outermost
 
     def _has_seat(self, call: OpenCall) -> bool:
         return any(seat.participant is self for seat in call.seats)
-
-
-class _Seat:
-    """A counter's place in one call: the run and step that the call belongs to."""
-
-    __slots__ = ("participant", "run", "step")
-
-    def __init__(self, participant: TokenCounter, run: Run, step: str | None) -> None:
-        self.participant = participant
-        self.run = run
-        self.step = step
-
-    def receive(self, draft: Draft) -> None:
-        """Make the call a record of this run."""
-        self.participant.take(draft.record(run_id=self.run.run_id, step=self.step), self.run)
 
 
 def shared_counter(framework: str) -> TokenCounter:
@@ -289,7 +279,7 @@ def _add_to_ancestors(ancestor: Run | None, record: CallRecord) -> None:
 
 
 def _in_run(run: Run) -> Callable[[OpenCall], bool]:
-    return lambda call: any(isinstance(seat, _Seat) and seat.run is run for seat in call.seats)
+    return lambda call: any(isinstance(seat, Scope) and seat.run is run for seat in call.seats)
 
 
 def _checked_frameworks(frameworks: object) -> tuple[str, ...]:

@@ -153,8 +153,7 @@ class Ledger:
         self._gone: deque[tuple[OpenCall, Outcome]] = deque()
         self._warned: set[tuple[str, str]] = set()
         self._start_afresh()
-        self._settle = self.shielded(settle)
-        self._names = self.shielded(_names)
+        self._describe = self.shielded(_describe)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start_afresh)
 
@@ -199,9 +198,13 @@ class Ledger:
         The runs are settled here and not at the end: a stream may be read in another context, or reported from none. A
         call made inside another one belongs to the run of that one.
         """
-        inherited = {} if outer is None else {seat.participant: seat for seat in outer.seats}
-        seats = [inherited.get(participant) or participant.seat(framework) for participant in self._participants]
-        return Origin([seat for seat in seats if seat is not None], outer)
+        seats: list[Seat] = []
+        for participant in self._participants:
+            seat = None if outer is None else _seat_of(participant, outer)
+            seat = seat or participant.seat(framework)
+            if seat is not None:
+                seats.append(seat)
+        return Origin(seats, outer)
 
     def open_call(
         self, origin: Origin, *, framework: str, operation: Operation, provider: str | None, model: str | None
@@ -276,6 +279,8 @@ class Ledger:
     ) -> None:
         receivers = _receivers(call)
         if receivers:
+            described = self._describe(call, outcome, evidence)
+            figures, names = described or (unsettled(call.operation), (None, None))
             draft = Draft(
                 call=call,
                 call_id=next(self._call_ids),
@@ -283,8 +288,8 @@ class Ledger:
                 error=None if error is None else type(error).__name__,
                 cached=cached,
                 ended_at=self.clock(),
-                figures=self._settle(call.operation, call.model, outcome, evidence) or unsettled(call.operation),
-                names=self._names(evidence) or (None, None),
+                figures=figures,
+                names=names,
             )
             with self.lock:
                 for receiver in receivers:
@@ -376,6 +381,10 @@ class Ledger:
             participant.note_internal_error()
 
 
+def _seat_of(participant: Participant, call: OpenCall) -> Seat | None:
+    return next((seat for seat in call.seats if seat.participant is participant), None)
+
+
 def _receivers(call: OpenCall) -> Sequence[Receiver]:
     if call.outer is None and not call.listeners:
         return call.seats
@@ -387,13 +396,16 @@ def _receivers(call: OpenCall) -> Sequence[Receiver]:
     return receivers
 
 
-def _names(evidence: Sequence[Evidence]) -> tuple[str | None, str | None]:
-    """Tell the response's id and its model."""
+def _describe(
+    call: OpenCall, outcome: Outcome, evidence: Sequence[Evidence]
+) -> tuple[Figures, tuple[str | None, str | None]]:
+    """Settle a call's figures, and tell the response's id and its model."""
+    figures = settle(call.operation, call.model, outcome, evidence)
     response_id = response_model = None
     for witness in evidence:
         response_id = response_id or witness.response_id()
         response_model = response_model or witness.response_model()
-    return response_id, response_model
+    return figures, (response_id, response_model)
 
 
 def _outer_evidence(call: OpenCall) -> Iterator[Evidence]:

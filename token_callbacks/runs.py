@@ -44,6 +44,9 @@ class RunOwner(Protocol):
     def require_open(self) -> None:
         """Raise ``CounterClosed`` after ``close()``."""
 
+    def take(self, draft: Any, scope: Scope) -> None:
+        """Make a call that has ended a record of the run and step it was made in."""
+
 
 class Run:
     """One run of the user's program: what ``counter.run(...)`` opens. Safe to read from any thread."""
@@ -100,7 +103,7 @@ class Run:
 
 
 class Scope:
-    """One link in the chain of open runs and steps."""
+    """One link in the chain of open runs and steps; also the seat that a counter takes in a call made there."""
 
     __slots__ = ("outer", "run", "step")
 
@@ -108,6 +111,15 @@ class Scope:
         self.run = run
         self.step = step
         self.outer = outer
+
+    @property
+    def participant(self) -> Any:
+        """The counter that the run belongs to."""
+        return self.run.owner
+
+    def receive(self, draft: Any) -> None:
+        """Take a call that was made here and has ended."""
+        self.run.owner.take(draft, self)
 
 
 _innermost: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("token_callbacks_scope", default=None)
