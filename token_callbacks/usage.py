@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 
@@ -283,10 +283,11 @@ def _names_sent(value: object) -> set[str] | None:
 
 def _opened(payload: object) -> object:
     """Turn a pydantic object into a mapping of what the provider sent; anything else stays what it is."""
-    if type(payload) is dict or _names_sent(payload) is None:
+    dump = None if type(payload) is dict else getattr(payload, "model_dump", None)
+    if dump is None:
         return payload
     try:
-        return payload.model_dump(exclude_unset=True, warnings=False)  # type: ignore[attr-defined]
+        return cast("object", dump(exclude_unset=True, warnings=False))
     except (TypeError, ValueError, RecursionError):  # something in it that pydantic cannot write
         return payload
 

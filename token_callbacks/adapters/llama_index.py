@@ -80,7 +80,7 @@ _USAGE_PLACES = (
 class LlmEvidence:
     """What LlamaIndex shows of one LLM call: the start event, the pieces of the stream, the last response."""
 
-    __slots__ = ("_ending", "call", "deltas", "last", "previous", "start", "stream")
+    __slots__ = ("call", "deltas", "last", "previous", "start", "stream")
 
     def __init__(self, start: Any) -> None:
         self.start = start
