@@ -14,7 +14,7 @@ from benchmarks.side_by_side import Variant, clock, repeated, side_by_side
 from benchmarks.tables import Row, limited
 from token_callbacks import TokenCounter
 from token_callbacks.evidence import Completion, Prompt, settle
-from token_callbacks.ledger import Draft, Ledger, OpenCall, Origin, process_ledger
+from token_callbacks.ledger import Draft, Ending, Ledger, OpenCall, Origin, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.totals import Totals
 from token_callbacks.usage import Reading, read_usage
@@ -79,9 +79,7 @@ def _rows(ledger: Ledger, file: IO[bytes]) -> Iterator[Row]:
     draft = Draft(
         call=_opened(ledger, Origin((), None)),
         call_id="1",
-        outcome=Outcome.COMPLETED,
-        error=None,
-        cached=False,
+        ending=Ending(Outcome.COMPLETED),
         ended_at=ledger.clock(),
         figures=settle(Operation.CHAT, "gpt-4o-mini", Outcome.COMPLETED, evidence),
         names=("chatcmpl-1", "gpt-4o-mini-2024-07-18"),

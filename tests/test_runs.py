@@ -198,6 +198,18 @@ def test_closing_ends_open_runs_and_abandons_open_calls(counter: TokenCounter, m
     assert ["abandoned"] == [record.outcome for record in memory.records]
 
 
+def test_closing_one_counter_leaves_the_others_their_calls(counter: TokenCounter, memory: MemorySink) -> None:
+    """A call under way is abandoned for the counter that closes, and goes on for the one that stays."""
+    other_sink = MemorySink()
+    other = TokenCounter(log_dir=None, sinks=[other_sink])
+    call = open_call()
+    other.close()
+    make_call(prompt=3, completion=4, call=call)
+
+    assert ["abandoned"] == [record.outcome for record in other_sink.records]
+    assert [("completed", 3)] == [(record.outcome, record.usage.prompt_tokens) for record in memory.records]
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

@@ -98,7 +98,7 @@ class TokenCounter:
             self._is_closed = True
         self._ledger.drain(self._has_seat, self._drain_seconds)
         self._ledger.part_with(self)
-        self._ledger.abandon(self._has_seat)
+        self._ledger.abandon(self)
         for run in tuple(self._open_runs):
             is_default = self._outermost is not None and run is self._outermost.run
             self._end_run(run, RunOutcome.COMPLETED if is_default else RunOutcome.CANCELLED)

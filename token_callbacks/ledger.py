@@ -96,14 +96,21 @@ class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     """Everything has come back from the provider, only the framework's end event has not."""
 
 
+class Ending(msgspec.Struct, frozen=True):
+    """How a call ended."""
+
+    outcome: Outcome
+    error: str | None = None
+    """The class of the exception."""
+    cached: bool = False
+
+
 class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
     """A call that has ended, with everything a record needs but the run it belongs to."""
 
     call: OpenCall
     call_id: str
-    outcome: Outcome
-    error: str | None
-    cached: bool
+    ending: Ending
     ended_at: datetime
     figures: Figures
     names: tuple[str | None, str | None]
@@ -126,9 +133,9 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
             response_id=response_id,
             streamed=call.streamed,
             attempt=call.attempt,
-            outcome=self.outcome,
-            cached=self.cached,
-            error=self.error,
+            outcome=self.ending.outcome,
+            cached=self.ending.cached,
+            error=self.ending.error,
             started_at=call.started_at,
             ended_at=self.ended_at,
             time_to_first_token_seconds=None
@@ -240,19 +247,22 @@ class Ledger:
 
         The end of a wrapper is also the end of the calls inside it: their own end event may come later, or never.
         """
+        self._end(call, Ending(outcome, None if error is None else type(error).__name__, cached), evidence)
+
+    def _end(self, call: OpenCall, ending: Ending, evidence: Sequence[Evidence]) -> None:
         with self.lock:
             if not call.is_open:
                 return
             call.is_open = False
         if call.evidence is not None and call.evidence not in evidence:
             evidence = (call.evidence, *evidence)
-        if outcome is not Outcome.COMPLETED:  # what a broken stream delivered, the call around it may have seen
+        if ending.outcome is not Outcome.COMPLETED:  # what a broken stream delivered, the call around it may have seen
             evidence = (*evidence, *(witness for witness in _outer_evidence(call) if witness not in evidence))
         try:
             if call.is_wrapper:
-                self._close_inner(call, outcome, evidence, error)
+                self._end_inner(call, ending, evidence)
             else:
-                self._deliver(call, outcome, evidence, error, cached)
+                self._deliver(call, _receivers(call), ending, evidence)
         finally:
             call.inner = []  # inner calls know their wrapper: without the cycle all of them go at once
             self._under_way.pop(call, None)
@@ -260,33 +270,23 @@ class Ledger:
                 with self._call_closed:
                     self._call_closed.notify_all()
 
-    def _close_inner(
-        self, wrapper: OpenCall, outcome: Outcome, evidence: Sequence[Evidence], error: BaseException | None
-    ) -> None:
+    def _end_inner(self, wrapper: OpenCall, ending: Ending, evidence: Sequence[Evidence]) -> None:
         for call in wrapper.inner:
             # An inner call whose usage only its own end event will tell is left to that event.
             is_told = call.is_answered or any(witness.reading(call.operation) for witness in evidence)
-            if call.is_open and (is_told or outcome is not Outcome.COMPLETED):
-                self.close_call(call, outcome=outcome, evidence=evidence, error=error)
+            if call.is_open and (is_told or ending.outcome is not Outcome.COMPLETED):
+                self._end(call, ending, evidence)
 
     def _deliver(
-        self,
-        call: OpenCall,
-        outcome: Outcome,
-        evidence: Sequence[Evidence],
-        error: BaseException | None,
-        cached: bool,
+        self, call: OpenCall, receivers: Sequence[Receiver], ending: Ending, evidence: Sequence[Evidence]
     ) -> None:
-        receivers = _receivers(call)
         if receivers:
-            described = self._describe(call, outcome, evidence)
+            described = self._describe(call, ending.outcome, evidence)
             figures, names = described or (unsettled(call.operation), (None, None))
             draft = Draft(
                 call=call,
                 call_id=next(self._call_ids),
-                outcome=outcome,
-                error=None if error is None else type(error).__name__,
-                cached=cached,
+                ending=ending,
                 ended_at=self.clock(),
                 figures=figures,
                 names=names,
@@ -335,11 +335,17 @@ class Ledger:
             await asyncio.sleep(_POLL_SECONDS)
         self._close_answered(is_wanted)
 
-    def abandon(self, is_wanted: Callable[[OpenCall], bool]) -> None:
-        """Close what is still open of the wanted calls: nobody will wait for their end."""
+    def abandon(self, participant: Participant) -> None:
+        """Give a counter that closes its record of the calls still open; for everybody else they go on."""
         for call in tuple(self._under_way):
-            if is_wanted(call):
+            seat = _seat_of(participant, call)
+            if seat is not None and _receivers(call) == [seat]:
                 self.close_call(call, outcome=Outcome.ABANDONED)
+            elif seat is not None:
+                call.seats = [other for other in call.seats if other is not seat]
+                if call.is_open and not call.is_wrapper:
+                    evidence = () if call.evidence is None else (call.evidence,)
+                    self._deliver(call, [seat], Ending(Outcome.ABANDONED), evidence)
 
     def _awaited(self, is_wanted: Callable[[OpenCall], bool], wait_for_events: bool) -> bool:
         return any(
