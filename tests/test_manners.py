@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -21,6 +22,7 @@ from token_callbacks.ledger import process_ledger
 from token_callbacks.records import CallRecord, RunSummary
 from token_callbacks.sinks.memory import MemorySink
 
+from .calls import make_call
 from .conftest import Loopback
 
 CANARY = "canary-7f3a"
@@ -144,6 +146,24 @@ def test_a_fault_of_ours_is_counted_and_goes_no_further(
     assert 1 == run.summary.internal_errors
     assert ["missing"] == [record.provenance.weakest for record in memory.records]
     assert run.summary.lower_bound
+
+
+def test_a_sink_may_be_any_callable_object(counter: TokenCounter) -> None:
+    """What a sink's methods are made of does not matter: a fault in them is shielded all the same."""
+
+    class Odd:
+        write_record = partial(int, "not a number")
+        write_summary = partial(int, "not a number")
+        summary_path = staticmethod(lambda run_id: None)
+        close = partial(int, "not a number")
+
+    odd = TokenCounter(log_dir=None, sinks=[Odd()])  # type: ignore[list-item]
+    with odd.run("odd") as run:
+        make_call(prompt=3, completion=4)
+    odd.close()
+
+    assert 7 == run.summary.total_llm_tokens
+    assert 2 <= run.summary.internal_errors
 
 
 def test_no_text_and_no_key_reaches_a_file(loopback: Loopback, counter: TokenCounter, log_dir: Path) -> None:

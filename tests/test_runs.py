@@ -219,6 +219,7 @@ def test_closing_one_counter_leaves_the_others_their_calls(counter: TokenCounter
         ({"log_dir": "a\0b"}, InvalidArgument, "path of a folder"),
         ({"frameworks": ("langchain",)}, InvalidArgument, "'llama_index', 'litellm'"),
         ({"frameworks": "litellm"}, InvalidArgument, "'llama_index', 'litellm'"),
+        ({"sinks": ["stdout"]}, InvalidArgument, "write_record, write_summary"),
         ({"drain_seconds": -1}, InvalidArgument, "0 or more"),
         ({"drain_seconds": float("nan")}, InvalidArgument, "0 or more"),
         ({"drain_seconds": "2"}, InvalidArgument, "0 or more"),

@@ -55,7 +55,10 @@ class TokenCounter:
         self.frameworks = _checked_frameworks(frameworks)
         self._drain_seconds = _checked_seconds(drain_seconds)
         self._ledger: Ledger = process_ledger()
-        self._sinks: tuple[Sink, ...] = (*(() if log_dir is None else (JsonFiles(_checked_path(log_dir)),)), *sinks)
+        self._sinks: tuple[Sink, ...] = (
+            *(() if log_dir is None else (JsonFiles(_checked_path(log_dir)),)),
+            *_checked_sinks(sinks),
+        )
         self._outermost: Scope | None = None
         """Where calls outside any run belong, once there is one."""
         self._open_runs: dict[Run, None] = {}
@@ -64,6 +67,8 @@ class TokenCounter:
         self._record_writers = [self._ledger.shielded(sink.write_record) for sink in self._sinks]
         self._summary_writers = [self._ledger.shielded(sink.write_summary) for sink in self._sinks]
         self._writing_for: Run | None = None
+        self.take = self._ledger.shielded(self._take)
+        """Make a call that has ended a record of the run and step it was made in."""
         self._ledger.join(self)
         for framework in self.frameworks:
             hooks.attach(framework)
@@ -156,7 +161,7 @@ class TokenCounter:
         with self._ledger.lock:
             (self._writing_for or self._current_scope().run).internal_errors += 1
 
-    def take(self, draft: Draft, scope: Scope) -> None:
+    def _take(self, draft: Draft, scope: Scope) -> None:
         """Make a call a record of the run it was made in, fold it in and write it; under the ledger's lock."""
         run = scope.run
         record = draft.record(run_id=run.run_id, step=scope.step)
@@ -293,6 +298,17 @@ def _checked_seconds(seconds: object) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
         raise InvalidArgument(f"drain_seconds is a number of seconds, 0 or more, not {seconds!r}")
     return float(seconds)
+
+
+def _checked_sinks(sinks: object) -> tuple[Sink, ...]:
+    wanted = ("write_record", "write_summary", "summary_path", "close")
+    given = tuple(sinks) if isinstance(sinks, Sequence) else (sinks,)
+    for sink in given:
+        if not all(callable(getattr(sink, name, None)) for name in wanted):
+            raise InvalidArgument(
+                f"sinks are objects with {', '.join(wanted)}, not {sink!r}: see token_callbacks.sinks"
+            )
+    return given
 
 
 def _checked_path(log_dir: object) -> str:

@@ -364,13 +364,14 @@ class Ledger:
 
         It then returns ``None``. The first fault of a kind is a warning, the others are debug lines.
         """
+        where = getattr(function, "__qualname__", type(function).__name__)
 
         @functools.wraps(function)
         def shield(*args: _P.args, **kwargs: _P.kwargs) -> _T | None:
             try:
                 return function(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 - the one place that may: the host must never see our faults
-                self.note_internal_error(error, function.__qualname__)
+                self.note_internal_error(error, where)
                 return None
 
         return shield

@@ -44,7 +44,8 @@ class RunOwner(Protocol):
     def require_open(self) -> None:
         """Raise ``CounterClosed`` after ``close()``."""
 
-    def take(self, draft: Any, scope: Scope) -> None:
+    @property
+    def take(self) -> Callable[[Any, Scope], None]:
         """Make a call that has ended a record of the run and step it was made in."""
 
 
