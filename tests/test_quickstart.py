@@ -34,6 +34,29 @@ def test_the_figures_equal_the_servers_ledger(tmp_path: Path) -> None:
     assert path.name in done.stdout.replace("\n", "")
 
 
+def test_unequal_figures_end_with_1(tmp_path: Path) -> None:
+    """Where the server gave out one token more than the run counted, the script names the figure and fails."""
+    program = (
+        "import sys, msgspec, quickstart\n"
+        "true_totals = quickstart.LoopbackServer.ledger_totals\n"
+        "def one_more(server):\n"
+        "    totals = true_totals(server)\n"
+        "    return msgspec.structs.replace(totals, completion_tokens=totals.completion_tokens + 1)\n"
+        "quickstart.LoopbackServer.ledger_totals = one_more\n"
+        "quickstart.main(sys.argv[1:])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--log-dir", str(tmp_path / "logs")],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=SCRIPT.parent,
+    )
+
+    assert 1 == done.returncode
+    assert "NOT EQUAL: llm_completion_tokens" in done.stdout
+
+
 def test_live_without_a_key_says_what_is_missing() -> None:
     """The real thing needs a key; the message says so and nothing is tried."""
     done = _run("--live")
