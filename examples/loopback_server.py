@@ -44,7 +44,7 @@ from tiktoken_ext import openai_public
 Json = dict[str, Any]
 Endpoint = Literal["chat", "completions", "responses", "embeddings", "messages"]
 PlainUsage = Literal["sent", "absent", "zero", "null"]
-StreamUsage = Literal["asked", "never", "always_last", "finish_chunk", "every_chunk", "zero", "null"]
+StreamUsage = Literal["asked", "never", "always_last", "finish_chunk", "every_chunk", "zero", "null", "refused"]
 
 CANNED = "A loopback answer, streamed piece by piece: the library opens at nine, and closes at half past six."
 DONE = "[DONE]"
@@ -84,8 +84,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 class LedgerEntry(Figures, frozen=True, kw_only=True):
     """One request that reached the server; the figures are those of the whole answer, also when it was cut.
 
-    `usage_sent` is true once the true figures went over the wire, `completed` once the whole answer did;
-    `chunks_sent` counts the events of a stream. A refused request (status other than 200) costs nothing.
+    `usage_asked` is true where the request asked for the usage of its stream, `usage_sent` once the true figures went
+    over the wire, `completed` once the whole answer did; `chunks_sent` counts the events of a stream. A
+    refused request (status other than 200) costs nothing.
     """
 
     endpoint: Endpoint
@@ -93,6 +94,7 @@ class LedgerEntry(Figures, frozen=True, kw_only=True):
     streamed: bool
     status: int = 200
     response_id: str | None = None
+    usage_asked: bool = False
     usage_sent: bool = False
     completed: bool = False
     chunks_sent: int = 0
@@ -511,13 +513,15 @@ class Responses(Dialect):
         asked = {key: exchange.body.get(key) for key in ("model", "instructions", "temperature", "top_p")}
         fixed: Json = {"error": None, "incomplete_details": None, "metadata": {}, "parallel_tool_calls": True}
         tools = {"tool_choice": "auto", "tools": exchange.body.get("tools") or []}
-        return {"id": exchange.response_id, "object": "response", "created_at": time.time()} | asked | fixed | tools
+        return (
+            {"id": exchange.response_id, "object": "response", "created_at": int(time.time())} | asked | fixed | tools
+        )
 
     def _items(self, exchange: Exchange) -> list[Json]:
         number, reply = exchange.number, exchange.reply
         items: list[Json] = []
         if reply.text:
-            part = {"type": "output_text", "text": reply.text, "annotations": []}
+            part = {"type": "output_text", "text": reply.text, "annotations": [], "logprobs": []}
             items.append({"type": "message", "id": f"msg_{number}", "role": "assistant", "content": [part]})
         for index, call in enumerate(reply.calls):
             ids = {"id": f"fc_{number}_{index}", "call_id": f"call_{number}_{index}"}
@@ -838,6 +842,8 @@ class LoopbackServer:
             body = await request.json()
             plain_usage, stream_usage = self._modes(request, streamed=bool(body.get("stream")))
             fault = self._fault(request)
+            if stream_usage == "refused" and "stream_options" in body:
+                fault = Fault(status=400)
         except (ValueError, AttributeError) as error:
             return JSONResponse({"error": {"message": str(error), "type": "invalid_request_error"}}, status_code=400)
         exchange = self._exchange(dialect, body)
@@ -894,6 +900,7 @@ class LoopbackServer:
             endpoint=exchange.endpoint,
             model=str(exchange.body.get("model")),
             streamed=bool(exchange.body.get("stream")),
+            usage_asked=bool((exchange.body.get("stream_options") or {}).get("include_usage")),
             status=status,
             response_id=exchange.response_id if has_id else None,
             **msgspec.structs.asdict(figures),

@@ -24,6 +24,9 @@ class Told:
     def rules_out_usage(self) -> bool:
         return False
 
+    def has_last_word(self) -> bool:
+        return False
+
     def prompt(self) -> Prompt | None:
         return None if self._messages is None else Prompt(messages=self._messages)
 

@@ -31,7 +31,8 @@ def test_zero_beside_text_is_not_told() -> None:
     assert Sources(prompt=Provenance.COUNTED, completion=Provenance.COUNTED) == figures.sources
     assert figures.usage.prompt_tokens
     assert figures.usage.completion_tokens
-    assert {"prompt_tokens": 0, "completion_tokens": 0} == figures.payload
+    assert figures.reading is not None
+    assert {"prompt_tokens": 0, "completion_tokens": 0} == figures.reading.payload
 
 
 def test_each_figure_has_its_own_source() -> None:

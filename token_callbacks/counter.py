@@ -6,10 +6,10 @@ import atexit
 import functools
 import os
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from token_callbacks import hooks
 from token_callbacks.errors import CounterClosed, InvalidArgument, UnknownOption
@@ -18,6 +18,11 @@ from token_callbacks.records import CallRecord, FourTotals, Producer, RunOutcome
 from token_callbacks.runs import Run, RunScope, Scope, chain_from, checked_name, checked_tags, current_scope
 from token_callbacks.sinks import Sink
 from token_callbacks.sinks.json_files import JsonFiles
+
+if TYPE_CHECKING:
+    from token_callbacks.streams import AsyncCountedStream, CountedStream, Request
+
+_Item = TypeVar("_Item")
 
 DEFAULT_LOG_DIR = "token_logs"
 DEFAULT_RUN_NAME = "default"
@@ -33,6 +38,9 @@ class TokenCounter:
     ``log_dir``: the folder, made at the first call; ``None`` writes no files.
     ``sinks``: further places for records and summaries.
     ``frameworks``: which frameworks to hook.
+    ``request_stream_usage``: ``"auto"`` asks servers that speak like OpenAI to tell a stream's usage
+    (``stream_options.include_usage``), which they seldom do by themselves; the caller sees the stream as without it. A
+    host that refuses is named in one warning and not asked again. ``False`` asks nobody; what is not told is counted.
     ``drain_seconds``: how long the end of a run may wait for calls that were answered but not yet reported.
 
     Raises ``UnknownOption`` and ``InvalidArgument`` for what it cannot use.
@@ -44,15 +52,17 @@ class TokenCounter:
         log_dir: str | os.PathLike[str] | None = DEFAULT_LOG_DIR,
         sinks: Sequence[Sink] = (),
         frameworks: Collection[str] = tuple(hooks.FRAMEWORKS),
+        request_stream_usage: Literal["auto", False] = "auto",
         drain_seconds: float = 2.0,
         **unknown: Any,
     ) -> None:
         if unknown:
             raise UnknownOption(
-                f"TokenCounter has no option {', '.join(map(repr, unknown))}; it has log_dir, sinks, frameworks and"
-                " drain_seconds"
+                f"TokenCounter has no option {', '.join(map(repr, unknown))}; it has log_dir, sinks, frameworks,"
+                " request_stream_usage and drain_seconds"
             )
         self.frameworks = _checked_frameworks(frameworks)
+        self.request_stream_usage = _checked_request(request_stream_usage)
         self._drain_seconds = _checked_seconds(drain_seconds)
         self._ledger: Ledger = process_ledger()
         self._sinks: tuple[Sink, ...] = (
@@ -86,6 +96,48 @@ class TokenCounter:
         """
         self.require_open()
         return RunScope(self, checked_name(name, "run"), checked_tags(tags))
+
+    @overload
+    def stream(self, chunks: Iterable[_Item], **request: Unpack[Request]) -> CountedStream[_Item]: ...
+
+    @overload
+    def stream(self, chunks: AsyncIterable[_Item], **request: Unpack[Request]) -> AsyncCountedStream[_Item]: ...
+
+    def stream(
+        self,
+        chunks: Any,
+        *,
+        model: str | None = None,
+        messages: Sequence[Any] | str | None = None,
+        operation: str = "chat",
+        provider: str | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Any:
+        """Count a stream read by hand: ``for chunk in counter.stream(chunks, model="qwen3", messages=messages)``.
+
+        ``chunks``: an iterable, or an async one for ``async for``, of Server-Sent Events (lines or pieces, bytes or
+        text), JSON lines, parsed events, or chunks of the SDK of OpenAI, Anthropic, Google or DashScope. Each is handed
+        on as it is. The call belongs to the run that is current now; how it ends, ``CountedStream`` tells.
+        ``model``, ``messages`` (a list of messages as OpenAI shapes them, or a prompt) and ``tools``: what was sent;
+        where the stream tells no usage, it is counted from these. Without ``model``, that of the answer is taken.
+        ``operation``: ``chat``, ``completion`` or ``responses``.
+
+        Raises ``CounterClosed`` after ``close()`` and ``InvalidArgument`` for what cannot be used.
+        """
+        self.require_open()
+        from token_callbacks.streams import open_stream
+
+        return open_stream(
+            self._ledger,
+            self._current_scope(),
+            self.frameworks,
+            chunks,
+            model=model,
+            messages=messages,
+            operation=operation,
+            provider=provider,
+            tools=tools,
+        )
 
     @property
     def default_run(self) -> Run:
@@ -292,6 +344,12 @@ def _checked_frameworks(frameworks: object) -> tuple[str, ...]:
     if not names or not all(name in hooks.FRAMEWORKS for name in names):
         raise InvalidArgument(f"frameworks are some of {', '.join(map(repr, hooks.FRAMEWORKS))}, not {frameworks!r}")
     return names
+
+
+def _checked_request(request_stream_usage: object) -> bool:
+    if request_stream_usage is not False and request_stream_usage != "auto":
+        raise InvalidArgument(f'request_stream_usage is "auto" or False, not {request_stream_usage!r}')
+    return request_stream_usage == "auto"
 
 
 def _checked_seconds(seconds: object) -> float:

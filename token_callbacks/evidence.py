@@ -44,6 +44,9 @@ class Evidence(Protocol):
     def rules_out_usage(self) -> bool:
         """Whether it is certain that the provider told no usage, whatever other evidence shows."""
 
+    def has_last_word(self) -> bool:
+        """Whether the usage it read is the provider's last word, though the stream was left: all of it had come."""
+
     def prompt(self) -> Prompt | None:
         """Gather what was sent; ``None`` where it is not known."""
 
@@ -66,7 +69,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage
     sources: Sources
     counting_method: str | None = None
-    payload: dict[str, Any] | None = None
+    reading: Reading | None = None
 
 
 def unsettled(operation: Operation) -> Figures:
@@ -78,10 +81,10 @@ def unsettled(operation: Operation) -> Figures:
 
 def settle(operation: Operation, model: str | None, outcome: Outcome, evidence: Sequence[Evidence]) -> Figures:
     """Settle the figures of a call that has ended; earlier evidence goes before later."""
-    reading = _reading(operation, evidence)
+    reading, teller = _reading(operation, evidence)
     if operation is Operation.EMBEDDING:
         return _settle_embedding(model, outcome, evidence, reading)
-    return _settle_llm(model, outcome, evidence, reading)
+    return _settle_llm(model, outcome, evidence, reading, teller)
 
 
 def first(evidence: Sequence[Evidence], question: str) -> Any:
@@ -93,23 +96,24 @@ def first(evidence: Sequence[Evidence], question: str) -> Any:
     return None
 
 
-def _reading(operation: Operation, evidence: Sequence[Evidence]) -> Reading | None:
+def _reading(operation: Operation, evidence: Sequence[Evidence]) -> tuple[Reading | None, Evidence | None]:
     for witness in evidence:
         reading = witness.reading(operation)
-        if reading is not None or witness.rules_out_usage():
-            return reading
-    return None
+        if reading is not None:
+            return reading, witness
+        if witness.rules_out_usage():
+            break
+    return None, None
 
 
 def _settle_embedding(
     model: str | None, outcome: Outcome, evidence: Sequence[Evidence], reading: Reading | None
 ) -> Figures:
-    payload = None if reading is None else reading.payload
     if reading is not None and reading.usage.embedding_tokens:
-        return Figures(usage=reading.usage, sources=Sources(embedding=Provenance.REPORTED), payload=payload)
+        return Figures(usage=reading.usage, sources=Sources(embedding=Provenance.REPORTED), reading=reading)
     inputs = first(evidence, "inputs") if outcome is Outcome.COMPLETED else None
     if inputs is None:
-        return Figures(usage=Usage(), sources=_sources(outcome, embedding=Provenance.MISSING), payload=payload)
+        return Figures(usage=Usage(), sources=_sources(outcome, embedding=Provenance.MISSING), reading=reading)
     from token_callbacks.counting import count_embedding  # not before something has to be counted
 
     count = count_embedding(model=model, inputs=inputs)
@@ -117,27 +121,37 @@ def _settle_embedding(
         usage=Usage(embedding_tokens=count.tokens),
         sources=Sources(embedding=_grade(count.exact)),
         counting_method=count.method,
-        payload=payload,
+        reading=reading,
     )
 
 
-def _settle_llm(model: str | None, outcome: Outcome, evidence: Sequence[Evidence], reading: Reading | None) -> Figures:
+def _settle_llm(
+    model: str | None, outcome: Outcome, evidence: Sequence[Evidence], reading: Reading | None, teller: Evidence | None
+) -> Figures:
     usage = Usage() if reading is None else reading.usage
-    payload = None if reading is None else reading.payload
-    cut_short = outcome is not Outcome.COMPLETED
-    if usage.prompt_tokens and usage.completion_tokens and not cut_short:
-        return Figures(usage=usage, sources=_BOTH_REPORTED, payload=payload)
+    is_cut = outcome is not Outcome.COMPLETED and not (teller is not None and teller.has_last_word())
+    if usage.prompt_tokens and usage.completion_tokens and not is_cut:
+        return Figures(usage=usage, sources=_BOTH_REPORTED, reading=reading)
     back: Completion | None = first(evidence, "completion")
     # A call that failed before anything came back was most likely not billed: its prompt is not counted as if it were.
-    sent: Prompt | None = None if cut_short and back is None else first(evidence, "prompt")
-    prompt = _prompt_figure(usage.prompt_tokens, model, sent)
-    completion = _completion_figure(usage.completion_tokens, model, back, sent, cut_short)
+    sent: Prompt | None = None if is_cut and back is None else first(evidence, "prompt")
+    if usage.prompt_tokens == 0 and _is_word(usage, back, teller):
+        prompt = _Figure(0, Provenance.REPORTED)
+    else:
+        prompt = _prompt_figure(usage.prompt_tokens, model, sent)
+    completion = _completion_figure(usage.completion_tokens, model, back, sent, is_cut)
     return Figures(
         usage=msgspec.structs.replace(usage, prompt_tokens=prompt.tokens, completion_tokens=completion.tokens),
         sources=_sources(outcome, prompt=prompt.source, completion=completion.source),
         counting_method=completion.method or prompt.method,
-        payload=payload,
+        reading=reading,
     )
+
+
+def _is_word(usage: Usage, back: Completion | None, teller: Evidence | None) -> bool:
+    """Tell whether a prompt of 0 is what the provider said: beside the rest, or where nothing came back; not 0/0."""
+    told_rest = bool(usage.completion_tokens) or back is None or back.is_empty
+    return told_rest and teller is not None and teller.rules_out_usage()
 
 
 class _Figure(msgspec.Struct, frozen=True):
@@ -158,10 +172,10 @@ def _prompt_figure(told: int | None, model: str | None, sent: Prompt | None) -> 
 
 
 def _completion_figure(
-    told: int | None, model: str | None, back: Completion | None, sent: Prompt | None, cut_short: bool
+    told: int | None, model: str | None, back: Completion | None, sent: Prompt | None, is_cut: bool
 ) -> _Figure:
     # 0 beside text is as good as not told.
-    if not cut_short and told is not None and (told or back is None or back.is_empty):
+    if not is_cut and told is not None and (told or back is None or back.is_empty):
         return _Figure(told, Provenance.REPORTED)
     if back is None:
         return _Figure(told, Provenance.MISSING if told is None else Provenance.PARTIAL)
@@ -169,7 +183,7 @@ def _completion_figure(
 
     tools = () if sent is None else sent.tools
     count = count_completion(model=model, text=back.text, tool_calls=back.tool_calls, tools=tools)
-    if cut_short:  # what a cut stream told may be a placeholder from its first event
+    if is_cut:  # what a cut stream told may be a placeholder from its first event
         return _Figure(max(told or 0, count.tokens), Provenance.PARTIAL, count.method)
     return _Figure(count.tokens, _grade(count.exact), count.method)
 

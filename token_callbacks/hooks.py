@@ -5,10 +5,13 @@ The frameworks are never imported from here: a program that uses only one of the
 
 from __future__ import annotations
 
+import contextvars
 import importlib
 import sys
 import threading
-from typing import Protocol, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, cast
 
 import msgspec
 import wrapt
@@ -34,10 +37,59 @@ class Framework(msgspec.Struct, frozen=True):
     adapter: str
 
 
+_is_passing_through: contextvars.ContextVar[bool] = contextvars.ContextVar("token_callbacks_passing", default=False)
+
+is_passing_through = _is_passing_through.get
+"""Tell whether the code runs inside a request that another tap, further up, looks at already."""
+
+
+@contextmanager
+def passing_through() -> Iterator[None]:
+    """Mark a request as looked at, for the HTTP client that this one sends it with."""
+    token = _is_passing_through.set(True)
+    try:
+        yield
+    finally:
+        _is_passing_through.reset(token)
+
+
+class Patches:
+    """Functions of a framework that were replaced, so that they can be put back."""
+
+    def __init__(self) -> None:
+        self._originals: list[tuple[Any, str, Any, Any]] = []
+
+    def wrap(self, home: Any, name: str, around: Callable[[Any], Any]) -> None:
+        """Put a wrapper in a function's place; a version of the framework that has none there is left as it is."""
+        original = getattr(home, name, None)
+        if original is not None:
+            wrapper = around(original)
+            self._originals.append((home, name, original, wrapper))
+            setattr(home, name, wrapper)
+
+    def remove(self) -> None:
+        """Put everything back; what somebody else has wrapped again stays, and must by now do nothing."""
+        for home, name, original, wrapper in self._originals:
+            if getattr(home, name, None) is wrapper:
+                setattr(home, name, original)
+        self._originals.clear()
+
+
 FRAMEWORKS = {
     "llama_index": Framework("llama_index.core", "token_callbacks.adapters.llama_index"),
     "litellm": Framework("litellm", "token_callbacks.adapters.litellm"),
 }
+"""What a counter can be asked to count."""
+
+UNDERNEATH = {
+    "httpx": Framework("httpx", "token_callbacks.adapters.httpx"),
+    "httpx2": Framework("httpx2", "token_callbacks.adapters.httpx"),
+    "aiohttp": Framework("aiohttp", "token_callbacks.adapters.aiohttp"),
+    "botocore": Framework("botocore.httpsession", "token_callbacks.adapters.botocore"),
+}
+"""What the frameworks send their requests with: hooked with any of them."""
+
+_ALL = FRAMEWORKS | UNDERNEATH
 
 _lock = threading.Lock()
 _awaited: set[str] = set()
@@ -45,8 +97,13 @@ _wanted: set[str] = set()
 
 
 def attach(name: str) -> None:
-    """Hook a framework, now if it is imported, else right after its import."""
-    framework = FRAMEWORKS[name]
+    """Hook a framework and what is underneath, now if it is imported, else right after its import."""
+    for part in (name, *UNDERNEATH):
+        _attach(part)
+
+
+def _attach(name: str) -> None:
+    framework = _ALL[name]
     with _lock:
         _wanted.add(name)
         is_new = name not in _awaited
@@ -65,7 +122,7 @@ def is_attached(name: str) -> bool:
 def _install_if_wanted(name: str) -> None:
     if name in _wanted:
         ledger = process_ledger()
-        ledger.shielded(_install)(FRAMEWORKS[name].adapter, ledger)
+        ledger.shielded(_install)(_ALL[name].adapter, ledger)
 
 
 def _install(adapter: str, ledger: Ledger) -> None:
@@ -76,7 +133,7 @@ def detach_all() -> None:
     """Unhook every framework."""
     with _lock:
         _wanted.clear()
-    for framework in FRAMEWORKS.values():
+    for framework in _ALL.values():
         adapter = sys.modules.get(framework.adapter)
         if adapter is not None:
             cast("Adapter", adapter).uninstall()

@@ -56,6 +56,9 @@ class Seat(Receiver, Protocol):
 class Participant(Protocol):
     """A counter, as far as the ledger needs it."""
 
+    request_stream_usage: bool
+    """Whether servers may be asked to tell the usage of a stream."""
+
     def seat(self, framework: str) -> Seat | None:
         """Settle the run that a call opening now belongs to; ``None`` where calls of this framework are not wanted."""
 
@@ -92,6 +95,14 @@ class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     attempt: int = 1
     is_open: bool = True
     is_wrapper: bool = False
+    reports_late: bool = False
+    """Its framework tells of its end on another thread or task, a moment after the caller knows."""
+    is_asked_once: bool = False
+    """One request of it is answered: what is sent in its context afterwards, while it is read, is not its own."""
+    failure: str | None = None
+    """Why no answer came, of a call whose framework may try again or not say so."""
+    ends_with_outer: bool = False
+    """It has no end of its own to wait for: it ends when the call around it does."""
     is_answered: bool = False
     """Everything has come back from the provider, only the framework's end event has not."""
 
@@ -101,7 +112,7 @@ class Ending(msgspec.Struct, frozen=True):
 
     outcome: Outcome
     error: str | None = None
-    """The class of the exception."""
+    """The class of the exception, or the status of the answer."""
     cached: bool = False
 
 
@@ -119,6 +130,7 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
     def record(self, *, run_id: str, step: str | None) -> CallRecord:
         """Make the record for one run."""
         call, figures = self.call, self.figures
+        reading = figures.reading
         first_token = call.first_token_at
         response_id, response_model = self.names
         return CallRecord(
@@ -144,7 +156,8 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
             usage=figures.usage,
             provenance=figures.sources,
             counting_method=figures.counting_method,
-            provider_usage=figures.payload,
+            provider_usage=None if reading is None else reading.payload,
+            doubts=[] if reading is None else reading.doubts,
         )
 
 
@@ -187,17 +200,24 @@ class Ledger:
         """The counters that take part now, oldest first."""
         return self._participants
 
-    def add_locator(self, locator: Callable[[], OpenCall | None]) -> None:
-        """Add a way to find the open call that the running code was called by; a framework that has one adds it."""
-        self._locators += (locator,)
+    def add_locator(self, locator: Callable[[], OpenCall | None], *, is_innermost: bool = False) -> None:
+        """Add a way to find the open call that the running code was called by; a framework that has one adds it.
+
+        ``is_innermost``: the framework is called by others and not the other way round, so it is asked first.
+        """
+        self._locators = (locator, *self._locators) if is_innermost else (*self._locators, locator)
 
     def remove_locator(self, locator: Callable[[], OpenCall | None]) -> None:
         """Take a way to find it out again."""
         self._locators = tuple(other for other in self._locators if other != locator)
 
-    def enclosing_call(self) -> OpenCall | None:
-        """Find the open call, of another framework, that the code running right now was called by."""
-        return next((call for locator in self._locators if (call := locator()) is not None), None)
+    def enclosing_call(self, *, besides: Callable[[], OpenCall | None] | None = None) -> OpenCall | None:
+        """Find the open call that the code running right now was called by; innermost framework first.
+
+        ``besides``: the locator of the framework that asks, if the call has to be another one's.
+        """
+        others = (locator for locator in self._locators if locator != besides)
+        return next((call for locator in others if (call := locator()) is not None), None)
 
     def origin(self, framework: str, outer: OpenCall | None = None) -> Origin:
         """Settle who makes a call, from the context of the caller.
@@ -240,14 +260,15 @@ class Ledger:
         *,
         outcome: Outcome,
         evidence: Sequence[Evidence] = (),
-        error: BaseException | None = None,
+        error: BaseException | str | None = None,
         cached: bool = False,
     ) -> None:
         """Close a call into its record; does nothing if it is closed, so that a late or second end event is harmless.
 
         The end of a wrapper is also the end of the calls inside it: their own end event may come later, or never.
         """
-        self._end(call, Ending(outcome, None if error is None else type(error).__name__, cached), evidence)
+        name = error if error is None or isinstance(error, str) else type(error).__name__
+        self._end(call, Ending(outcome, name, cached), evidence)
 
     def _end(self, call: OpenCall, ending: Ending, evidence: Sequence[Evidence]) -> None:
         with self.lock:
@@ -256,12 +277,14 @@ class Ledger:
             call.is_open = False
         if call.evidence is not None and call.evidence not in evidence:
             evidence = (call.evidence, *evidence)
-        if ending.outcome is not Outcome.COMPLETED:  # what a broken stream delivered, the call around it may have seen
+        # What a broken stream delivered, the call around it may have seen; and what a mere request was about.
+        if ending.outcome is not Outcome.COMPLETED or call.ends_with_outer:
             evidence = (*evidence, *(witness for witness in _outer_evidence(call) if witness not in evidence))
         try:
             if call.is_wrapper:
                 self._end_inner(call, ending, evidence)
-            else:
+            # Who has an answer though every request failed, as far as one was seen, has it from somewhere else.
+            if not call.is_wrapper or (ending.outcome is Outcome.COMPLETED and _have_failed(call.inner)):
                 self._deliver(call, _receivers(call), ending, evidence)
         finally:
             call.inner = []  # inner calls know their wrapper: without the cycle all of them go at once
@@ -271,11 +294,15 @@ class Ledger:
                     self._call_closed.notify_all()
 
     def _end_inner(self, wrapper: OpenCall, ending: Ending, evidence: Sequence[Evidence]) -> None:
-        for call in wrapper.inner:
+        for call in [call for call in wrapper.inner if call.is_open]:
             # An inner call whose usage only its own end event will tell is left to that event.
-            is_told = call.is_answered or any(witness.reading(call.operation) for witness in evidence)
-            if call.is_open and (is_told or ending.outcome is not Outcome.COMPLETED):
-                self._end(call, ending, evidence)
+            ends = call.ends_with_outer or call.is_answered or ending.outcome is not Outcome.COMPLETED
+            if ends or any(witness.reading(call.operation) for witness in evidence):
+                call.streamed = call.streamed or wrapper.streamed
+                if call.failure is not None and ending.outcome in _NOT_FAILED:
+                    self._end(call, Ending(Outcome.FAILED, call.failure), ())
+                else:
+                    self._end(call, ending, evidence)
 
     def _deliver(
         self, call: OpenCall, receivers: Sequence[Receiver], ending: Ending, evidence: Sequence[Evidence]
@@ -386,6 +413,13 @@ class Ledger:
         _log.log(level, "%s in %s%s; the host goes on, see internal_errors in the summary", *kind, reason)
         for participant in self._participants:
             participant.note_internal_error()
+
+
+_NOT_FAILED = (Outcome.COMPLETED, Outcome.ABANDONED)
+
+
+def _have_failed(calls: Sequence[OpenCall]) -> bool:
+    return bool(calls) and all(call.failure is not None for call in calls)
 
 
 def _seat_of(participant: Participant, call: OpenCall) -> Seat | None:

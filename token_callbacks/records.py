@@ -62,6 +62,19 @@ class Provenance(enum.StrEnum):
     """Nobody told, and there was nothing to count."""
 
 
+class Doubt(enum.StrEnum):
+    """What speaks against figures that a provider told; they are kept as told."""
+
+    SHRANK = "shrank"
+    """A stream told its usage again, with fewer completion tokens than before; the last word is kept."""
+    LARGER_THAN_ANY_CONTEXT = "larger_than_any_context"
+    """More tokens than the context window of any model."""
+    PART_EXCEEDS_WHOLE = "part_exceeds_whole"
+    """More cached than prompt tokens, or more reasoning than completion tokens."""
+    UNREADABLE_PART = "unreadable_part"
+    """Some of the answer could not be read as what it said it was; the usage may be older than the last word."""
+
+
 _WEAKNESS = {provenance: rank for rank, provenance in enumerate(Provenance)}
 
 
@@ -81,6 +94,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     audio_prompt_tokens: Tokens | None = None
     audio_completion_tokens: Tokens | None = None
     image_prompt_tokens: Tokens | None = None
+    video_prompt_tokens: Tokens | None = None
+    cache_write_1h_tokens: Tokens | None = None
+    """Those of the written ones that live an hour; the others live five minutes."""
+    accepted_prediction_tokens: Tokens | None = None
+    rejected_prediction_tokens: Tokens | None = None
 
     def __add__(self, other: Usage) -> Usage:
         """Add figure by figure; "not told" adds nothing, so ``Usage()`` is the neutral element."""
@@ -126,7 +144,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     step: str | None
     framework: str
-    """Whose hook saw the call: ``llama_index`` or ``litellm``."""
+    """Whose hook saw the call: ``llama_index`` or ``litellm``; ``stream`` for ``counter.stream(...)``."""
     operation: Operation
     provider: str | None
     model: str | None
@@ -150,7 +168,9 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     counting_method: str | None
     """Which vocabulary or rule counted, where it was us."""
     provider_usage: dict[str, Any] | None
-    """The provider's usage object as it came."""
+    """The provider's usage object as it came, without strings that are more than a word."""
+    doubts: list[Doubt] = []
+    """What speaks against the provider's figures; empty, as nearly always: nothing."""
 
 
 class Calls(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +182,8 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
     abandoned: Tokens = 0
     retried: Tokens = 0
     cached: Tokens = 0
+    doubted: Tokens = 0
+    """Calls whose record names a doubt."""
 
 
 class TokenDetails(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,6 +195,10 @@ class TokenDetails(msgspec.Struct, frozen=True, kw_only=True):
     audio_prompt: Tokens = 0
     audio_completion: Tokens = 0
     image_prompt: Tokens = 0
+    video_prompt: Tokens = 0
+    cache_write_1h: Tokens = 0
+    accepted_prediction: Tokens = 0
+    rejected_prediction: Tokens = 0
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):

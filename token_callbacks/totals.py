@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from token_callbacks.records import (
     CallRecord,
     Calls,
@@ -23,6 +25,9 @@ from token_callbacks.records import (
     TokenDetails,
     Usage,
 )
+
+_WHOLES = 3
+"""``Usage`` begins with embedding, prompt and completion; the parts after them are in ``TokenDetails``' order."""
 
 
 class _Group:
@@ -50,6 +55,7 @@ class Totals:
         "_abandoned",
         "_cached",
         "_details",
+        "_doubted",
         "_embedding_calls",
         "_failed",
         "_lower_bound",
@@ -63,8 +69,8 @@ class Totals:
 
     def __init__(self, records: Iterable[CallRecord] = ()) -> None:
         self._whole = _Group()
-        self._embedding_calls = self._failed = self._abandoned = self._retried = self._cached = 0
-        self._details = [0, 0, 0, 0, 0, 0]
+        self._embedding_calls = self._failed = self._abandoned = self._retried = self._cached = self._doubted = 0
+        self._details = [0] * len(TokenDetails.__struct_fields__)
         self._source_calls = dict.fromkeys(Provenance, 0)
         self._source_tokens = dict.fromkeys(Provenance, 0)
         self._models: dict[str | None, _Group] = {}
@@ -84,6 +90,8 @@ class Totals:
             self._failed += 1
         elif outcome is Outcome.ABANDONED or outcome is Outcome.CANCELLED:
             self._abandoned += 1
+        if record.doubts:
+            self._doubted += 1
         if record.cached:
             self._cached += 1
             figures = (0, 0, 0)
@@ -102,16 +110,7 @@ class Totals:
 
     def _add_details(self, usage: Usage) -> None:
         details = self._details
-        for position, part in enumerate(
-            (
-                usage.cache_read_tokens,
-                usage.cache_write_tokens,
-                usage.reasoning_tokens,
-                usage.audio_prompt_tokens,
-                usage.audio_completion_tokens,
-                usage.image_prompt_tokens,
-            )
-        ):
+        for position, part in enumerate(msgspec.structs.astuple(usage)[_WHOLES:]):
             if part is not None:
                 details[position] += part
 
@@ -145,6 +144,7 @@ class Totals:
             abandoned=self._abandoned,
             retried=self._retried,
             cached=self._cached,
+            doubted=self._doubted,
         )
 
     @property

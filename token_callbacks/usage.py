@@ -1,251 +1,268 @@
-"""A provider's usage payload, of whatever dialect, read into ``Usage``.
+"""A provider's usage, of whatever dialect and wherever in the answer it stands, read into ``Usage``.
 
-A dialect is a row of ``DIALECTS``: which keys tell it apart, and from which paths each figure is added up. Reading is
-pure and never raises: what is not a sensible token count (a negative, a fraction, a string, a boolean, more than 2**53)
-is as good as not told.
+The dialects and the places are data (``dialects.py``). Reading is pure and never raises: what is not a sensible token
+count (a negative, a fraction, a string, a boolean, more than 2**53) is as good as not told.
+
+In a stream the usage may be told again and again. It is then cumulative, so the last word counts; but where each choice
+of ``n`` tells its own, the choices are added up; and what fills in for a usage object counts only where there is none.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, cast
 
 import msgspec
 
-from token_callbacks.records import Operation, Usage
+from token_callbacks.dialects import DIALECTS, PLACES, Dialect
+from token_callbacks.records import Doubt, Operation, Usage
 
 _LARGEST = 2**53
 """The largest integer that every JSON reader keeps exact."""
 
+LARGEST_CONTEXT = 10_000_000
+"""Tokens: the longest context window there is, https://www.llama.com/models/llama-4/ (2026-11)."""
 
-class Dialect(msgspec.Struct, frozen=True, kw_only=True):
-    """How one provider words its usage. Each figure is the sum of the paths that are told; a path is dotted."""
-
-    name: str
-    marks: tuple[str, ...]
-    """Paths, any one of which, present and not null, says that a payload is of this dialect."""
-    prompt_tokens: tuple[str, ...] = ()
-    completion_tokens: tuple[str, ...] = ()
-    embedding_tokens: tuple[str, ...] = ()
-    cache_read_tokens: tuple[str, ...] = ()
-    cache_write_tokens: tuple[str, ...] = ()
-    reasoning_tokens: tuple[str, ...] = ()
-    audio_prompt_tokens: tuple[str, ...] = ()
-    audio_completion_tokens: tuple[str, ...] = ()
-    image_prompt_tokens: tuple[str, ...] = ()
-    lies_open: bool = False
-    """The figures stand in the answer itself, beside its text: then only they are kept of it."""
-    source: str
-    """Where the provider documents it."""
-
-
-DIALECTS: tuple[Dialect, ...] = (
-    Dialect(
-        name="openai",
-        marks=("prompt_tokens", "completion_tokens"),
-        prompt_tokens=("prompt_tokens",),
-        completion_tokens=("completion_tokens",),
-        embedding_tokens=("prompt_tokens",),
-        cache_read_tokens=("prompt_tokens_details.cached_tokens",),
-        cache_write_tokens=("cache_creation_input_tokens",),  # as LiteLLM adds it to its OpenAI-shaped usage
-        reasoning_tokens=("completion_tokens_details.reasoning_tokens",),
-        audio_prompt_tokens=("prompt_tokens_details.audio_tokens",),
-        audio_completion_tokens=("completion_tokens_details.audio_tokens",),
-        image_prompt_tokens=("prompt_tokens_details.image_tokens",),
-        source="https://platform.openai.com/docs/api-reference/chat/object",
-    ),
-    Dialect(  # input_tokens leaves out what was read from and written to the cache
-        name="anthropic",
-        marks=("cache_read_input_tokens", "cache_creation_input_tokens"),
-        prompt_tokens=("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
-        completion_tokens=("output_tokens",),
-        cache_read_tokens=("cache_read_input_tokens",),
-        cache_write_tokens=("cache_creation_input_tokens",),
-        source="https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching#tracking-cache-performance",
-    ),
-    Dialect(
-        name="openai-responses",
-        marks=("input_tokens", "output_tokens"),
-        prompt_tokens=("input_tokens",),
-        completion_tokens=("output_tokens",),
-        embedding_tokens=("input_tokens",),
-        cache_read_tokens=("input_tokens_details.cached_tokens",),
-        reasoning_tokens=("output_tokens_details.reasoning_tokens",),
-        source="https://platform.openai.com/docs/api-reference/responses/object",
-    ),
-    Dialect(  # inputTokens leaves out what was read from and written to the cache
-        name="bedrock-converse",
-        marks=("inputTokens", "outputTokens"),
-        prompt_tokens=("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens"),
-        completion_tokens=("outputTokens",),
-        cache_read_tokens=("cacheReadInputTokens",),
-        cache_write_tokens=("cacheWriteInputTokens",),
-        source="https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_TokenUsage.html",
-    ),
-    Dialect(  # thoughts stand beside the candidates, tool-use prompts beside the prompt
-        name="gemini",
-        marks=("promptTokenCount", "candidatesTokenCount"),
-        prompt_tokens=("promptTokenCount", "toolUsePromptTokenCount"),
-        completion_tokens=("candidatesTokenCount", "thoughtsTokenCount"),
-        cache_read_tokens=("cachedContentTokenCount",),
-        reasoning_tokens=("thoughtsTokenCount",),
-        source="https://ai.google.dev/api/generate-content#UsageMetadata",
-    ),
-    Dialect(  # the same, as Google's Python SDK spells it
-        name="gemini-python",
-        marks=("prompt_token_count", "candidates_token_count"),
-        prompt_tokens=("prompt_token_count", "tool_use_prompt_token_count"),
-        completion_tokens=("candidates_token_count", "thoughts_token_count"),
-        cache_read_tokens=("cached_content_token_count",),
-        reasoning_tokens=("thoughts_token_count",),
-        source="https://ai.google.dev/api/generate-content#UsageMetadata",
-    ),
-    Dialect(
-        name="cohere",
-        marks=("tokens.input_tokens", "tokens.output_tokens"),
-        prompt_tokens=("tokens.input_tokens",),
-        completion_tokens=("tokens.output_tokens",),
-        embedding_tokens=("tokens.input_tokens",),
-        cache_read_tokens=("cached_tokens",),
-        source="https://docs.cohere.com/reference/chat#response.body.usage",
-    ),
-    Dialect(
-        name="cohere-billed",
-        marks=("billed_units.input_tokens", "billed_units.output_tokens"),
-        prompt_tokens=("billed_units.input_tokens",),
-        completion_tokens=("billed_units.output_tokens",),
-        embedding_tokens=("billed_units.input_tokens",),
-        source="https://docs.cohere.com/reference/embed#response.body.meta.billed_units",
-    ),
-    Dialect(
-        name="ollama",
-        marks=("prompt_eval_count", "eval_count"),
-        prompt_tokens=("prompt_eval_count",),
-        completion_tokens=("eval_count",),
-        embedding_tokens=("prompt_eval_count",),
-        lies_open=True,
-        source="https://github.com/ollama/ollama/blob/main/docs/api.md#response-1",
-    ),
-    Dialect(
-        name="total-only",
-        marks=("total_tokens",),
-        embedding_tokens=("total_tokens",),
-        source="https://help.aliyun.com/zh/model-studio/text-embedding-synchronous-api",
-    ),
-)
-
-
-class _Plan:
-    """A dialect made ready: its paths taken apart and sorted by the part they are in, so that each is opened once."""
-
-    __slots__ = ("_marks", "embedding", "lies_open", "llm")
-
-    def __init__(self, dialect: Dialect) -> None:
-        self._marks = tuple(map(_split, dialect.marks))
-        self.embedding = _by_part(dialect, ("embedding_tokens",))
-        self.llm = _by_part(dialect, [figure for figure in Usage.__struct_fields__ if figure != "embedding_tokens"])
-        self.lies_open = dialect.lies_open
-
-    def is_marked(self, payload: object) -> bool:
-        """Tell whether a payload is of this dialect."""
-        return any(part(part(payload, within) if within else payload, name) is not None for within, name in self._marks)
-
-
-def _split(path: str) -> tuple[str, str]:
-    """Take a path apart into the part it is in, "" for the payload itself, and the name there."""
-    within, _, name = path.rpartition(".")
-    return within, name
-
-
-def _by_part(dialect: Dialect, figures: Iterable[str]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Sort the (name, figure) pairs of some figures by the part they are in."""
-    parts: dict[str, list[tuple[str, str]]] = {}
-    for figure in figures:
-        for within, name in map(_split, getattr(dialect, figure)):
-            parts.setdefault(within, []).append((name, figure))
-    return list(parts.items())
-
-
-_PLANS = tuple(map(_Plan, DIALECTS))
-_MARKING_NAMES = frozenset(mark.partition(".")[0] for dialect in DIALECTS for mark in dialect.marks)
+View = Mapping[Any, Any]
+"""A payload as keys and values."""
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """A usage payload, read: the figures, and the payload itself as plain values."""
+    """Usage as the provider told it, and the objects it stood in."""
 
     usage: Usage
-    payload: dict[str, Any]
+    found: tuple[Found, ...]
+    shrank: bool = False
+    """A stream told fewer completion tokens than before."""
+    unreadable: bool = False
+    """Some of the answer could not be read."""
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The provider's usage object as plain JSON values; several objects of one answer are one."""
+        plain: dict[str, Any] = {}
+        for found in reversed(self.found):
+            try:
+                plain |= found.plain()
+            except Exception:  # noqa: BLE001, S112 - objects of any class: what cannot be copied is left out
+                continue
+        return plain
+
+    @property
+    def doubts(self) -> list[Doubt]:
+        """What speaks against the figures, though the provider told them."""
+        usage = self.usage
+        doubts = [Doubt.SHRANK] if self.shrank else []
+        if self.unreadable:
+            doubts.append(Doubt.UNREADABLE_PART)
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        if (prompt or 0) > LARGEST_CONTEXT or (completion or 0) > LARGEST_CONTEXT:
+            doubts.append(Doubt.LARGER_THAN_ANY_CONTEXT)
+        if _exceeds(usage.cache_read_tokens, prompt) or _exceeds(usage.reasoning_tokens, completion):
+            doubts.append(Doubt.PART_EXCEEDS_WHOLE)
+        return doubts
+
+
+class Found(msgspec.Struct, frozen=True):
+    """An object that held usage."""
+
+    value: Any
+    is_usage: bool
+    """It is a usage object; else it is a whole answer, with figures beside its text: only those are kept of it."""
+
+    def plain(self) -> dict[str, Any]:
+        """Copy it into plain JSON values."""
+        return as_plain(self.value) if self.is_usage else _numbers_of(self.value)
 
 
 def read_usage(payload: object, operation: Operation) -> Reading | None:
-    """Read one payload; ``None`` where it tells no figure of this operation. Never raises for any payload."""
-    if not _may_be_marked(payload):
+    """Read one usage object; ``None`` where it tells no figure of this operation."""
+    figures = _figures(payload, operation)
+    return None if figures is None else Reading(usage=figures[0], found=(Found(payload, True),))
+
+
+def read_answer(answer: object, operation: Operation) -> Reading | None:
+    """Read the usage in an answer, wherever it is; ``None`` where it tells no figure of this operation."""
+    view = answer if type(answer) is dict else _view(answer)
+    if view is None:
         return None
-    opened = _opened(payload)
-    for plan in _PLANS:
-        if plan.is_marked(opened):
-            usage = _usage(opened, plan, operation)
-            if usage is not None:
-                return Reading(usage=usage, payload=_numbers_of(opened) if plan.lies_open else as_plain(opened))
-    return None
+    places, is_itself = _places_in(_keys(view))
+    if not places and not is_itself:
+        return None
+    for steps in places:  # nearly always the first one tells it all
+        value = view.get(steps[0][0]) if len(steps) == 1 else _follow(view, steps)
+        if type(value) is list:  # one for each choice
+            break
+        figures = None if value is None else _figures(value, operation)
+        if figures is not None and not figures[1].fills_in and _is_whole(figures[0], operation):
+            return Reading(usage=figures[0], found=(Found(value, True),))
+    return read_stream((answer,), operation)
 
 
-def read_first(payloads: Iterable[object], operation: Operation) -> Reading | None:
-    """Read the first payload that tells a figure other than zero, else the first that tells any."""
+def read_stream(events: Iterable[object], operation: Operation) -> Reading | None:
+    """Read the usage that the events of one streamed answer tell, in their order."""
+    reader = UsageReader(operation)
+    for event in events:
+        reader.take(event)
+    return reader.reading()
+
+
+def read_first(answers: Iterable[object], operation: Operation) -> Reading | None:
+    """Read the first answer that tells a figure other than zero, else the first that tells any."""
     fallback = None
-    for payload in payloads:
-        reading = read_usage(payload, operation)
-        if reading is not None and _is_all_zero(reading.usage):
-            fallback = fallback or reading
-        elif reading is not None:
+    for answer in answers:
+        reading = read_answer(answer, operation)
+        if reading is not None and not _is_all_zero(reading.usage):
             return reading
+        fallback = fallback or reading
     return fallback
 
 
-def read_stream(payloads: Iterable[object], operation: Operation) -> Reading | None:
-    """Read the payloads of one stream, in its order: repeated usage is cumulative, so the last figure told counts."""
-    merged: Reading | None = None
-    for payload in payloads:
-        reading = read_usage(payload, operation)
-        if reading is not None:
-            merged = (
-                reading
-                if merged is None
-                else Reading(usage=merged.usage.updated(reading.usage), payload=reading.payload)
-            )
-    return merged
+class UsageReader:
+    """Reads the usage of one streamed answer while its events come; holds the usage objects and nothing else."""
+
+    __slots__ = ("_operation", "_told")
+
+    def __init__(self, operation: Operation) -> None:
+        self._operation = operation
+        self._told: list[_Told] = []
+
+    def take(self, event: object) -> None:
+        """Take the next event."""
+        candidates = _candidates(event)
+        if not candidates:
+            return
+        choice = _choice_of(event)
+        for found in candidates:
+            figures = _figures(found.value, self._operation)
+            if figures is None:
+                continue
+            usage, plan = figures
+            self._merge(found, plan, choice)
+            if _is_whole(usage, self._operation) and not plan.fills_in:
+                return
+
+    def reading(self) -> Reading | None:
+        """Read what has been told so far."""
+        words: list[tuple[_Told, Usage]] = []
+        fillers: list[tuple[_Told, Usage]] = []
+        for told in self._told:
+            figures = _figures(told.view, self._operation)
+            if figures is not None:
+                (fillers if told.fills_in else words).append((told, figures[0]))
+        words = _of_whole_request(words)
+        usage: Usage | None = None
+        for _, word in words:
+            usage = word if usage is None else _with_choice(usage, word)
+        for _, filler in fillers:
+            usage = filler if usage is None else _filled_in(usage, filler)
+        if usage is None:
+            return None
+        told_by = words + fillers
+        return Reading(
+            usage=usage,
+            found=tuple(Found(told.view, told.is_usage) for told, _ in told_by),
+            shrank=any(told.shrank for told, _ in told_by),
+        )
+
+    def _merge(self, found: Found, plan: _Plan, choice: int | None) -> None:
+        view = _view(found.value) or {}
+        for told in self._told:
+            if told.is_same(plan, choice, view):
+                told.update(view, plan, self._operation)
+                return
+        self._told.append(_Told(dict(view), found.is_usage, plan, choice))
 
 
-def _may_be_marked(payload: object) -> bool:
-    # Most of what is asked has no usage, and asking a pydantic object for an attribute that it does not have is slow.
-    if type(payload) is dict:
-        return not _MARKING_NAMES.isdisjoint(payload)
-    sent = _names_sent(payload)
-    return payload is not None if sent is None else not _MARKING_NAMES.isdisjoint(sent)
+class _Told:
+    """One usage object, with what later events of the stream said instead."""
+
+    __slots__ = ("choice", "fills_in", "is_usage", "shrank", "view")
+
+    def __init__(self, view: dict[Any, Any], is_usage: bool, plan: _Plan, choice: int | None) -> None:
+        self.view = view
+        self.is_usage = is_usage
+        self.fills_in = plan.fills_in
+        self.choice = choice
+        self.shrank = False
+
+    def is_same(self, plan: _Plan, choice: int | None, view: View) -> bool:
+        return (
+            self.fills_in == plan.fills_in
+            and self.choice == choice
+            and any(name in view and name in self.view for name in plan.names)
+        )
+
+    def update(self, later: View, plan: _Plan, operation: Operation) -> None:
+        """Let the later word count: all of it where it tells a total, else what it tells.
+
+        A 0 is only a word about the prompt where the prompt as a whole is told.
+        """
+        before = _figures(self.view, operation)
+        if any(token_count(later.get(name)) for name in plan.total_names):
+            self.view = {}
+        tells_prompt = any(token_count(later.get(name)) for name in plan.prompt_names)
+        for name, value in later.items():
+            if value or name not in self.view or (value == 0 and tells_prompt and name in plan.prompt_names):
+                self.view[name] = value
+        after = _figures(self.view, operation)
+        if before is not None and after is not None:
+            self.shrank = self.shrank or _exceeds(before[0].completion_tokens, after[0].completion_tokens)
 
 
-def _usage(payload: object, plan: _Plan, operation: Operation) -> Usage | None:
-    figures: dict[str, int] = {}
-    for within, pairs in plan.embedding if operation is Operation.EMBEDDING else plan.llm:
-        there = part(payload, within) if within else payload
-        if there is None:
-            continue
-        read = there.get if type(there) is dict else functools.partial(part, there)
-        for name, figure in pairs:
-            tokens = token_count(read(name))
-            if tokens is not None:
-                figures[figure] = figures.get(figure, 0) + tokens
-    return None if _WHOLES.isdisjoint(figures) else Usage(**figures)
+def _of_whole_request(words: list[tuple[_Told, Usage]]) -> list[tuple[_Told, Usage]]:
+    """Leave out what single choices told where the request as a whole is told, and objects of zeros beside others."""
+    whole = [word for word in words if not _is_all_zero(word[1])] or words[:1]
+    of_request = [word for word in whole if word[0].choice is None]
+    return of_request[:1] or whole
 
 
-_WHOLES = {"embedding_tokens", "prompt_tokens", "completion_tokens"}
-"""One of them has to be told: the other figures are only parts."""
+def _with_choice(usage: Usage, other: Usage) -> Usage:
+    added = usage + other
+    prompt_side = {name: _larger(getattr(usage, name), getattr(other, name)) for name in _PROMPT_SIDE}
+    return msgspec.structs.replace(added, **prompt_side)
+
+
+def _larger(tokens: int | None, other: int | None) -> int | None:
+    return max((told for told in (tokens, other) if told is not None), default=None)
+
+
+def _filled_in(usage: Usage, filler: Usage) -> Usage:
+    missing = {
+        name: getattr(filler, name)
+        for name in Usage.__struct_fields__
+        if not getattr(usage, name) and getattr(filler, name)
+    }
+    return msgspec.structs.replace(usage, **missing) if missing else usage
+
+
+_PROMPT_SIDE = (
+    "prompt_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "audio_prompt_tokens",
+    "image_prompt_tokens",
+    "video_prompt_tokens",
+)
+"""The choices of one request share its prompt."""
+
+
+def _is_whole(usage: Usage, operation: Operation) -> bool:
+    if operation is Operation.EMBEDDING:
+        return bool(usage.embedding_tokens)
+    return bool(usage.prompt_tokens and usage.completion_tokens)
 
 
 def _is_all_zero(usage: Usage) -> bool:
     return not (usage.embedding_tokens or usage.prompt_tokens or usage.completion_tokens)
+
+
+def _exceeds(part_: int | None, whole: int | None) -> bool:
+    return part_ is not None and whole is not None and part_ > whole
 
 
 def token_count(value: object) -> int | None:
@@ -268,17 +285,316 @@ def part(whole: Any, name: str) -> Any:
     return getattr(whole, name, None)
 
 
+# --- where the usage is
+
+
+def _candidates(answer: object) -> list[Found]:
+    """List the objects of an answer that may hold usage, best first."""
+    view = _view(answer)
+    if view is None:
+        return []
+    places, is_itself = _places_in(_keys(view))
+    candidates: list[Found] = []
+    for steps in places:
+        value = _follow(view, steps)
+        if type(value) is list:  # one for each choice
+            candidates += [Found(item, True) for item in value]
+        elif value is not None:
+            candidates.append(Found(value, True))
+    if is_itself:
+        candidates.append(Found(answer, False))
+    return candidates
+
+
+def _choice_of(event: object) -> int | None:
+    """Tell which of several choices an event is about; ``None``: the whole request."""
+    choices = part(event, "choices")
+    if choices is None:
+        choices = part(part(event, "output"), "choices")  # DashScope's own API
+    if isinstance(choices, list) and len(choices) == 1:
+        return token_count(part(choices[0], "index"))
+    return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _places_in(keys: tuple[Any, ...]) -> tuple[tuple[_Steps, ...], bool]:
+    here = set(keys)
+    return tuple(steps for steps in _PLACES if steps[0][0] in here), not _MARKING_NAMES.isdisjoint(here)
+
+
+def _keys(view: View) -> tuple[Any, ...]:
+    keys = tuple(view)
+    return keys if len(keys) <= _WIDEST else tuple(key for key in keys if key in _KNOWN_NAMES)
+
+
+# --- reading one object
+
+
+class _Plan:
+    """A dialect made ready for payloads with certain keys: only the terms that can be there, taken apart."""
+
+    __slots__ = (
+        "_direct",
+        "_marks",
+        "_nested",
+        "_others",
+        "_plain_marks",
+        "_reasoning_may_stand_beside",
+        "_single",
+        "_slots",
+        "_sums",
+        "fills_in",
+        "names",
+        "prompt_names",
+        "total_names",
+    )
+
+    def __init__(self, dialect: Dialect, keys: Iterable[Any], is_embedding: bool) -> None:
+        here = set(keys)
+        self.fills_in = dialect.fills_in
+        self.names = {_top(mark) for mark in dialect.marks}
+        self.prompt_names = {_top(path) for figure in _PROMPT_SIDE for path in _paths(dialect, figure)}
+        self.total_names = {_top(path) for path in dialect.total_tokens}
+        marks = [_steps(mark) for mark in dialect.marks if _top(mark) in here]
+        self._plain_marks = [steps[0][0] for steps in marks if len(steps) == 1 and steps[0][1] is None]
+        self._marks = [steps for steps in marks if len(steps) > 1 or steps[0][1] is not None]
+        self._direct: list[tuple[str, int]] = []
+        nested: dict[str, list[tuple[str, int]]] = {}
+        self._others: list[tuple[_Steps, int]] = []
+        self._single: list[tuple[str, int]] = []
+        self._sums: list[tuple[str, list[int]]] = []
+        self._slots = 0
+        self._reasoning_may_stand_beside = dialect.reasoning_may_stand_beside
+        for figure in _FIGURES_OF[is_embedding]:
+            terms = [[path for path in term.split("|") if _top(path) in here] for term in getattr(dialect, figure)]
+            slots = [self._slot(paths, nested) for paths in terms if paths]
+            if len(slots) == 1:
+                self._single.append((figure, slots[0]))
+            elif slots:
+                self._sums.append((figure, slots))
+        self._nested = list(nested.items())
+
+    def _slot(self, paths: list[str], nested: dict[str, list[tuple[str, int]]]) -> int:
+        slot = self._slots
+        self._slots += 1
+        for steps in map(_steps, paths):
+            if any(selector is not None for _, selector in steps) or len(steps) > _NESTED:
+                self._others.append((steps, slot))
+            elif len(steps) == _NESTED:
+                nested.setdefault(steps[0][0], []).append((steps[1][0], slot))
+            else:
+                self._direct.append((steps[0][0], slot))
+        return slot
+
+    def is_marked(self, view: View) -> bool:
+        """Tell whether a payload is of this dialect."""
+        for name in self._plain_marks:
+            if view.get(name) is not None:
+                return True
+        return any(_follow(view, steps) is not None for steps in self._marks) if self._marks else False
+
+    def read(self, view: View) -> Usage | None:
+        """Read the figures."""
+        values: list[int | None] = [None] * self._slots
+        _take(view, self._direct, values)
+        for within, pairs in self._nested:
+            there = view.get(within)
+            if there is not None:
+                inner = there if type(there) is dict else _view(there)
+                if inner is not None:
+                    _take(inner, pairs, values)
+        for steps, slot in self._others:
+            if not values[slot] and (tokens := _added(_follow(view, steps))) is not None:
+                values[slot] = tokens
+        figures = {figure: tokens for figure, slot in self._single if (tokens := values[slot]) is not None}
+        for figure, slots in self._sums:
+            told = [tokens for slot in slots if (tokens := values[slot]) is not None]
+            if told:
+                figures[figure] = sum(told)
+        if _WHOLES.isdisjoint(figures):
+            return None
+        _complete(figures, figures.pop("total_tokens", None), self._reasoning_may_stand_beside)
+        return Usage(**figures)
+
+
+def _take(view: View, pairs: list[tuple[str, int]], values: list[int | None]) -> None:
+    for name, slot in pairs:
+        value = view.get(name)
+        if value is not None and not values[slot]:
+            if type(value) is int and 0 <= value <= _LARGEST:
+                values[slot] = value
+            elif (tokens := token_count(value)) is not None:
+                values[slot] = tokens
+
+
+def _complete(figures: dict[str, int], total: int | None, reasoning_may_stand_beside: bool) -> None:
+    """Add what the total says of a figure that was left out."""
+    prompt, completion = figures.get("prompt_tokens"), figures.get("completion_tokens")
+    if prompt is not None and completion is not None:
+        reasoning = figures.get("reasoning_tokens") if reasoning_may_stand_beside else None
+        if reasoning and (reasoning > completion or total == prompt + completion + reasoning):
+            figures["completion_tokens"] = completion + reasoning
+    elif total is not None and prompt is not None and total >= prompt:
+        figures["completion_tokens"] = total - prompt
+    elif total is not None and completion is not None and total >= completion:
+        figures["prompt_tokens"] = total - completion
+
+
+def _figures(payload: object, operation: Operation) -> tuple[Usage, _Plan] | None:
+    """Read one payload by the first dialect that it is marked as and that finds a figure in it."""
+    view = payload if type(payload) is dict else _view(payload)
+    if view is None:
+        return None
+    for plan in _plans(_keys(view), operation is Operation.EMBEDDING):
+        if plan.is_marked(view):
+            usage = plan.read(view)
+            if usage is not None:
+                return usage, plan
+    return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _plans(keys: tuple[Any, ...], is_embedding: bool) -> tuple[_Plan, ...]:
+    here = set(keys)
+    return tuple(
+        _Plan(dialect, keys, is_embedding) for dialect in DIALECTS if any(_top(mark) in here for mark in dialect.marks)
+    )
+
+
+_Steps = tuple[tuple[str, Any], ...]
+"""A path taken apart: names, each with what selects among the items of a list there, or ``None``."""
+
+_STEP = re.compile(r"([^.\[]+)(?:\[(?:([^=\]]+)=([^\]]+))?\])?")
+
+
+@functools.cache
+def _steps(path: str) -> _Steps:
+    return tuple(
+        (match[1], None if not match[0].endswith("]") else (match[2], match[3])) for match in _STEP.finditer(path)
+    )
+
+
+def _top(path: str) -> str:
+    """Name what a path begins with."""
+    return _steps(path)[0][0]
+
+
+def _paths(dialect: Dialect, figure: str) -> list[str]:
+    return [path for term in getattr(dialect, figure) for path in term.split("|")]
+
+
+def _follow(whole: Any, steps: _Steps) -> Any:
+    """Walk a path; ``None`` where it leads nowhere. Through a list it ends in a list."""
+    for position, (name, selector) in enumerate(steps):
+        # A pydantic object takes long to say that it has no such attribute.
+        view = whole if type(whole) is dict else _view(whole)
+        whole = None if view is None else view.get(name)
+        if whole is None:
+            return None
+        if selector is not None:
+            if not isinstance(whole, list | tuple):
+                return None
+            key, wanted = selector
+            chosen = [item for item in whole[:_WIDEST] if key is None or part(item, key) == wanted]
+            rest = steps[position + 1 :]
+            ends = [end for item in chosen if (end := _follow(item, rest) if rest else item) is not None]
+            return ends or None
+    return whole
+
+
+def _added(value: Any) -> int | None:
+    """Add up the token counts at the end of a path."""
+    if not isinstance(value, list):
+        return token_count(value)
+    counts = [tokens for item in value if (tokens := _added(item)) is not None]
+    return sum(counts) if counts else None
+
+
+_NESTED = 2
+"""Steps of a path to a figure in a part of the usage object; nearly all have one or two."""
+
+_WHOLES = {"embedding_tokens", "prompt_tokens", "completion_tokens"}
+"""One of them has to be told: the other figures are only parts."""
+
+_FIGURES_OF: tuple[list[str], list[str]] = (
+    [*(figure for figure in Usage.__struct_fields__ if figure != "embedding_tokens"), "total_tokens"],
+    ["embedding_tokens"],
+)
+"""The figures of an LLM call, and those of an embedding."""
+
+_PLACES = tuple(map(_steps, PLACES))
+_MARKING_NAMES = frozenset(_top(mark) for dialect in DIALECTS for mark in dialect.marks)
+_KNOWN_NAMES = _MARKING_NAMES | {steps[0][0] for steps in _PLACES} | {"choices"}
+_DIALECT_NAMES = frozenset(
+    name
+    for dialect in DIALECTS
+    for figure in (*Usage.__struct_fields__, "total_tokens")
+    for path in _paths(dialect, figure)
+    for name, _ in _steps(path)
+)
+"""The names that some dialect reads, at the top of a payload or inside it."""
+
+
+# --- payloads of any kind
+
+
+def _view(value: Any) -> View | None:
+    """See a payload as keys and values; ``None`` where it has none."""
+    if type(value) is dict:
+        return value
+    if value is None or isinstance(value, _PLAIN):
+        return None
+    if _is_mapping(type(value)):  # type: ignore[arg-type]  # mypy: are classes hashable?
+        return cast("View", value)
+    attributes = getattr(value, "__dict__", None)
+    if type(attributes) is dict:
+        extra = getattr(value, "__pydantic_extra__", None)  # what a provider sent and the class does not know
+        return {**attributes, **extra} if type(extra) is dict and extra else attributes
+    names = _DIALECT_NAMES | _KNOWN_NAMES  # an object with slots
+    seen = {name: attribute for name in names if (attribute := getattr(value, name, None)) is not None}
+    return seen or None
+
+
+_PLAIN = (str, bytes, int, float, list, tuple, set, frozenset)
+
+
 @functools.lru_cache(maxsize=512)
 def _is_mapping(kind: type[Any]) -> bool:
     return issubclass(kind, Mapping)
 
 
-def _names_sent(value: object) -> set[str] | None:
-    """Name the fields of a pydantic object that the provider sent; ``None`` for another object."""
-    names, extra = getattr(value, "model_fields_set", None), getattr(value, "model_extra", None)
-    if not isinstance(names, set):
-        return None
-    return names | extra.keys() if extra else names
+_DEEPEST = 6
+_LONGEST_NAME = 100
+_WIDEST = 100
+
+_Name = Annotated[str, msgspec.Meta(max_length=_LONGEST_NAME)]
+_Bounds = msgspec.Meta(ge=-_LARGEST, le=_LARGEST)
+_Word = Annotated[str, msgspec.Meta(pattern=r"\A[\w.:/+-]{1,64}\Z")]
+_Number = None | bool | Annotated[int, _Bounds] | Annotated[float, _Bounds] | _Word
+_Part = Annotated[dict[_Name, _Number], msgspec.Meta(max_length=_WIDEST)]
+_IS_WORD = re.compile(r"\A[\w.:/+-]{1,64}\Z")
+"""A string in a usage object is kept if it is one word: a service tier, a modality, an amount. Others may be text."""
+
+
+class _Ordinary(msgspec.Struct, frozen=True):
+    """What almost every payload is, so that msgspec can see in one go that nothing is odd about it."""
+
+    payload: Annotated[dict[_Name, _Number | _Part], msgspec.Meta(max_length=_WIDEST)]
+
+
+def as_plain(payload: object) -> dict[str, Any]:
+    """Copy a usage object into plain JSON values, bounded in depth and width, so that nothing odd reaches the file.
+
+    Strings are kept where they are one word: text must not reach the log by this door.
+    """
+    opened = _opened(payload)
+    try:
+        ordinary = msgspec.convert({"payload": opened}, _Ordinary).payload
+        msgspec.json.encode(ordinary)
+    except (ValueError, RecursionError):  # something else in it, or half a surrogate pair: piece by piece then
+        plain = _plain(opened, _DEEPEST)
+        return plain if isinstance(plain, dict) else {}
+    return ordinary
 
 
 def _opened(payload: object) -> object:
@@ -292,45 +608,11 @@ def _opened(payload: object) -> object:
         return payload
 
 
-_DEEPEST = 6
-_LONGEST_WORD = 100
-_WIDEST = 100
-
-WORDS = frozenset(
-    {"inference_geo", "modality", "service_tier", "speed", "trafficType", "traffic_type", "type", "version"}
-)
-"""The keys whose strings are kept: the words that providers put into a usage object. Any other string may be text."""
-
-_Name = Annotated[str, msgspec.Meta(max_length=_LONGEST_WORD)]
-_Bounds = msgspec.Meta(ge=-_LARGEST, le=_LARGEST)
-_Number = None | bool | Annotated[int, _Bounds] | Annotated[float, _Bounds]
-_Part = Annotated[dict[_Name, _Number], msgspec.Meta(max_length=_WIDEST)]
-
-
-class _Ordinary(msgspec.Struct, frozen=True):
-    """What almost every payload is, so that msgspec can see in one go that nothing is odd about it."""
-
-    payload: Annotated[dict[_Name, _Number | _Part], msgspec.Meta(max_length=_WIDEST)]
-
-
-def as_plain(payload: object) -> dict[str, Any]:
-    """Copy a payload into plain JSON values, bounded in depth and width, so that nothing odd reaches the file.
-
-    Numbers are kept, strings only under the keys in ``WORDS``: text must not reach the log by this door.
-    """
-    try:
-        return msgspec.convert({"payload": payload}, _Ordinary).payload
-    except (msgspec.ValidationError, RecursionError):  # something else in it: piece by piece then
-        plain = _plain(payload, "", _DEEPEST)
-        return plain if isinstance(plain, dict) else {}
-
-
 def _numbers_of(answer: object) -> dict[str, Any]:
-    fields = _fields(answer) or ()
-    return {str(name): value for name, value in fields if token_count(value) is not None}
+    return {_name(name): value for name, value in _fields(answer) or () if token_count(value) is not None}
 
 
-def _plain(value: object, name: str, depth: int) -> Any:
+def _plain(value: object, depth: int) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -338,24 +620,30 @@ def _plain(value: object, name: str, depth: int) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
-        return value if name in WORDS and len(value) <= _LONGEST_WORD else None
+        return str(value) if _IS_WORD.match(value) else None
     if depth == 0:
         return None
     if isinstance(value, list | tuple):
-        return [_plain(item, name, depth - 1) for item in value[:_WIDEST]]
+        return [_plain(item, depth - 1) for item in value[:_WIDEST]]
     fields = _fields(value)
     if fields is None:
         return None
-    return {str(key)[:_LONGEST_WORD]: _plain(field, str(key), depth - 1) for key, field in fields[:_WIDEST]}
+    return {_name(key): _plain(field, depth - 1) for key, field in fields[:_WIDEST]}
+
+
+def _name(key: object) -> str:
+    return str(key)[:_LONGEST_NAME].encode(errors="replace").decode()
 
 
 def _fields(value: object) -> list[tuple[Any, Any]] | None:
+    names = getattr(value, "model_fields_set", None)
+    if isinstance(names, set):
+        extra = getattr(value, "model_extra", None) or {}
+        return [(name, getattr(value, name, None)) for name in sorted(names | extra.keys())]
     if isinstance(value, Mapping):
         return list(value.items())
-    names = _names_sent(value)
-    if names is not None:
-        return [(name, getattr(value, name, None)) for name in sorted(names)]
     attributes = getattr(value, "__dict__", None)
     if isinstance(attributes, dict):
         return [(name, attribute) for name, attribute in attributes.items() if not str(name).startswith("_")]
-    return None
+    view = _view(value)  # an object with slots
+    return None if view is None else list(view.items())

@@ -305,8 +305,7 @@ def completion_with(server: LoopbackServer, **options: Any) -> Any:
     return litellm.completion(model=CHAT, messages=MESSAGES, **{**openai(server), **options})
 
 
-SECOND_TRIES = (fallback, afallback, router_retry, router_aretry)
-INSIDE_THE_SDK = pytest.mark.xfail(strict=True, reason="nothing tells of a try inside the provider's client (issue 5)")
+SECOND_TRIES = (fallback, afallback, router_retry, router_aretry, retry, aretry)
 
 
 @pytest.mark.parametrize(
@@ -317,10 +316,6 @@ INSIDE_THE_SDK = pytest.mark.xfail(strict=True, reason="nothing tells of a try i
             pytest.param(Case(call.__name__, call, Operation.CHAT, streamed=True), id=f"{call.__name__} streamed")
             for call in SECOND_TRIES
             if call is not fallback  # LiteLLM 1.106.2 streams it from an event loop that has ended, and raises
-        ),
-        *(
-            pytest.param(Case(call.__name__, call, Operation.CHAT), id=call.__name__, marks=INSIDE_THE_SDK)
-            for call in (retry, aretry)
         ),
     ],
 )

@@ -179,7 +179,8 @@ def test_an_abandoned_async_stream_is_one_record_of_what_arrived(
             await stream.aclose()
         return run
 
-    run = asyncio.run(leave())
+    with server.hold(after_chunks=3):
+        run = asyncio.run(leave())
 
     _assert_abandoned(memory.records, run.summary)
 

@@ -21,6 +21,7 @@ from token_callbacks import TokenCounter, TokenCountingHandler
 from token_callbacks.adapters import llama_index as adapter
 from token_callbacks.ledger import process_ledger
 from token_callbacks.sinks.memory import MemorySink
+from token_callbacks.wire import WireEvidence
 
 from .conftest import BUILDERS, Loopback
 from .figures import llm_figures, llm_truth, what_is_left
@@ -44,8 +45,8 @@ def only_our_own_handlers() -> Iterator[None]:
 
 @pytest.fixture
 def server(loopback: Loopback) -> LoopbackServer:
-    """Give a server that tells the usage of every stream."""
-    return loopback(stream_usage="always_last")
+    """Give a server that tells the usage of a stream where it is asked, as OpenAI does."""
+    return loopback(stream_usage="asked")
 
 
 IMPORT_ORDERS = {
@@ -290,7 +291,7 @@ def test_a_fault_of_ours_is_counted_and_does_not_reach_the_caller(
     """A bug in reading the figures gives the caller the answer, the summary a count, and the log one warning."""
     counter = TokenCounter(log_dir=None, sinks=[memory])
     monkeypatch.setattr(process_ledger(), "_warned", set())
-    monkeypatch.setattr(adapter.LlmEvidence, "reading", lambda self, operation: 1 / 0)
+    monkeypatch.setattr(WireEvidence, "reading", lambda self, operation: 1 / 0)
     with counter.run("faulty") as run:
         answers = [str(BUILDERS["OpenAI"](server).chat(MESSAGES)) for _ in range(2)]
     counter.close()

@@ -17,7 +17,7 @@ from openai.types.responses import ResponseCompletedEvent
 
 from loopback_server import InventedTokens
 from token_callbacks import TokenCounter
-from token_callbacks.adapters.llama_index import _USAGE_PLACES
+from token_callbacks.adapters.llama_index import _HOLDERS
 from token_callbacks.records import CallRecord, Provenance, Sources, Usage
 from token_callbacks.sinks.memory import MemorySink
 
@@ -99,7 +99,7 @@ SHAPES: dict[str, tuple[Place, Shape, Usage]] = {
     "OpenAIResponses, stream": (
         ("raw", "response", "usage"),
         {"raw": _responses_event},
-        Usage(prompt_tokens=31, completion_tokens=7, cache_read_tokens=8, reasoning_tokens=3),
+        Usage(prompt_tokens=31, completion_tokens=7, cache_read_tokens=8, cache_write_tokens=0, reasoning_tokens=3),
     ),
     "Bedrock Converse, stream": (
         ("raw", "metadata", "usage"),
@@ -175,9 +175,10 @@ SYNC = {"chat": _chat, "stream_chat": _stream_chat} | COMPLETIONS
 """CustomLLM's async methods call these."""
 
 
-def test_every_place_has_a_shape() -> None:
-    """A new place in the adapter's table comes with the shape of the integration that leaves usage there."""
-    assert set(_USAGE_PLACES) == {place for place, _, _ in SHAPES.values()}
+def test_every_holder_has_a_shape() -> None:
+    """A new place in the adapter's table comes with the shape of the integration that leaves an answer there."""
+    places = {place for place, _, _ in SHAPES.values()}
+    assert [] == [holder for holder in _HOLDERS if not any(place[: len(holder)] == holder for place in places)]
 
 
 @pytest.mark.parametrize("ask", CHATS.values(), ids=CHATS)
@@ -308,15 +309,16 @@ def test_an_odd_payload_never_hurts_and_is_counted_here(
 @pytest.mark.parametrize("ask", SYNC.values(), ids=SYNC)
 @pytest.mark.parametrize("place", ["raw", "raw.usage", "additional_kwargs.usage"])
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
-def test_a_payload_that_raises_is_a_record_without_figures(
+def test_a_payload_that_raises_is_a_record_of_our_count_or_a_noted_fault(
     counter: TokenCounter, memory: MemorySink, ask: Callable[[Any], str], place: str, hostile: Any
 ) -> None:
-    """A response that raises when it is looked at costs the call its figures, is noted, and never hurts the caller."""
+    """A response that raises when it is looked at is counted here, or costs the call its figures, and that is noted."""
     answer, record = _ask(counter, memory, ask, ODD_PLACES[place](hostile))
 
     assert ANSWER == answer
-    assert Provenance.MISSING is record.provenance.weakest
-    assert [True] == [summary.internal_errors > 0 for summary in memory.summaries.values()]
+    is_missing = Provenance.MISSING is record.provenance.weakest
+    assert is_missing or record.provenance.weakest in OURS
+    assert [is_missing] == [summary.internal_errors > 0 for summary in memory.summaries.values()]
 
 
 @pytest.mark.parametrize("ask", SYNC.values(), ids=SYNC)
@@ -372,7 +374,6 @@ def test_what_anthropic_cached_is_in_the_prompt(
     )
 
 
-@pytest.mark.xfail(reason="LlamaIndex's Anthropic class 0.12.3 drops the cache figures of a stream's first event")
 @pytest.mark.parametrize("method", ["stream_chat", "astream_chat"])
 def test_what_anthropic_cached_is_in_the_prompt_of_a_stream(
     loopback: Loopback, details: InventedTokens, counter: TokenCounter, memory: MemorySink, method: str

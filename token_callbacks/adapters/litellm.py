@@ -15,6 +15,7 @@ Facts about litellm (1.106.2 unless said otherwise) that shape this file:
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import json
 import sys
@@ -29,6 +30,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from token_callbacks.counter import TokenCounter, shared_counter
 from token_callbacks.errors import InvalidArgument
 from token_callbacks.evidence import Completion, Prompt
+from token_callbacks.hooks import Patches
 from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
@@ -51,14 +53,19 @@ OPERATIONS = {
 
 _KEY = "_token_callbacks"
 
+_latest: contextvars.ContextVar[weakref.ref[CallState] | None] = contextvars.ContextVar("litellm_call", default=None)
+"""The call that was begun last in this context: LiteLLM sends a call's request in the context that began it."""
+
 
 class CallState:
     """What this package keeps in LiteLLM's dict of one call."""
 
-    __slots__ = ("__weakref__", "call", "origin")
+    __slots__ = ("__weakref__", "call", "logging_obj", "origin")
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
+        self.logging_obj: weakref.ref[Any] | None = None
+        """LiteLLM's object of this call, where its beginning was seen."""
         self.call: OpenCall | None = None
         """The latest attempt."""
 
@@ -70,7 +77,7 @@ class CallState:
 class LiteLLMEvidence:
     """What LiteLLM shows of one call; filled bit by bit, by whichever hook comes first."""
 
-    __slots__ = ("chunks_usage", "is_probed", "operation", "raw", "request", "response", "tools")
+    __slots__ = ("chunks", "is_probed", "operation", "raw", "request", "response", "tools")
 
     def __init__(self, operation: Operation, request: Any, tools: Any) -> None:
         self.operation = operation
@@ -81,21 +88,22 @@ class LiteLLMEvidence:
         self.raw: Any = None
         """The provider's answer, of a call that is not streamed: JSON text, or the object of the provider's SDK."""
         self.is_probed = False
-        self.chunks_usage: list[Any] = []
-        """Usage objects that the stream itself carried, once it has been probed."""
+        self.chunks: list[Any] = []
+        """Those of a stream's chunks that carried usage, once it has been probed."""
 
     def reading(self, operation: Operation) -> Reading | None:
         """Read what the wire carried; a stream that was not probed is read as LiteLLM tells it."""
         if self.is_probed:
-            return read_stream(self.chunks_usage, operation)
-        reading = read_first(_payloads(self.response), operation)
-        if reading is None and self.raw is not None:
-            reading = read_first(_payloads(_from_json(self.raw)), operation)
-        return reading
+            return read_stream(self.chunks, operation)
+        return read_first((self.response, _from_json(self.raw)), operation)
 
     def rules_out_usage(self) -> bool:
         """Tell whether the stream's chunks were seen and carried none: what others show is then LiteLLM's guess."""
         return self.is_probed
+
+    def has_last_word(self) -> bool:
+        """Leave it open."""
+        return False
 
     def prompt(self) -> Prompt | None:
         """Gather the messages or the prompt text, and the tools that were offered."""
@@ -154,6 +162,8 @@ class Listener:
         details = part(logging_obj, "model_call_details")
         if isinstance(details, MutableMapping) and _KEY not in details:
             state = details[_KEY] = self._new_state()
+            state.logging_obj = weakref.ref(logging_obj)
+            _latest.set(weakref.ref(state))
             # LiteLLM reports no end of a stream that is dropped or a call that is cancelled; its logging object then
             # goes with it. The state must not hold on to that object.
             weakref.finalize(logging_obj, self._forget, state).atexit = False
@@ -185,7 +195,7 @@ class Listener:
         if call is None:
             return
         evidence = _evidence(call)
-        evidence.chunks_usage = [usage for chunk in chunks if (usage := part(chunk, "usage")) is not None]
+        evidence.chunks = [chunk for chunk in chunks if part(chunk, "usage") is not None]
         evidence.is_probed = True
         evidence.response = response
         error = sys.exc_info()[1]
@@ -199,7 +209,7 @@ class Listener:
             return
         evidence = _evidence(call)
         evidence.response = part(event, "response")
-        evidence.chunks_usage = [part(evidence.response, "usage")]
+        evidence.chunks = [evidence.response]
         evidence.is_probed = True
         call.is_answered = part(event, "type") != "response.failed"
 
@@ -214,8 +224,8 @@ class Listener:
         state = self._state(details)
         if state.call is None:
             operation = OPERATIONS.get(details.get("call_type") or "")
-            # A cache hit sends nothing; any other call without a sending began before these hooks were in.
-            if operation is None or details.get("cache_hit") is not True:
+            # A cache hit sends nothing; of another call without a sending we must have seen the beginning.
+            if operation is None or not (details.get("cache_hit") is True or state.logging_obj is not None):
                 return
             state.call = self._open(state.origin, operation, details, details.get("messages"))
         evidence = _evidence(state.call)
@@ -226,14 +236,33 @@ class Listener:
     def fail(self, details: MutableMapping[str, Any]) -> None:
         """Close the call as failed; a failure before anything was sent is no call."""
         call = self._call(details)
-        if call is not None:
-            error = details.get("exception")
+        error = details.get("exception")
+        if isinstance(error, StopIteration | StopAsyncIteration):  # LiteLLM 1.80 calls the end of a stream a failure
+            self.succeed(details, None)
+        elif call is not None:
             is_cancelled = isinstance(error, BaseException) and is_cancellation(error)
             outcome = Outcome.CANCELLED if is_cancelled else Outcome.FAILED
             self._ledger.close_call(call, outcome=outcome, error=error if isinstance(error, BaseException) else None)
 
+    def enclosing(self) -> OpenCall | None:
+        """Find the open call, if any, whose request the code running right now is about to send."""
+        latest = _latest.get()
+        state = None if latest is None else latest()
+        call = None if state is None else state.call or self._unannounced(state)
+        return call if call is not None and call.is_open else None
+
+    def _unannounced(self, state: CallState) -> OpenCall | None:
+        """Open an embedding that sends its request without a word before: ``ollama``'s (LiteLLM 1.106.2)."""
+        details = part(None if state.logging_obj is None else state.logging_obj(), "model_call_details")
+        if (
+            isinstance(details, MutableMapping)
+            and OPERATIONS.get(details.get("call_type") or "") is Operation.EMBEDDING
+        ):
+            self.send(details, None)
+        return state.call
+
     def _new_state(self) -> CallState:
-        return CallState(self._ledger.origin(FRAMEWORK, self._ledger.enclosing_call()))
+        return CallState(self._ledger.origin(FRAMEWORK, self._ledger.enclosing_call(besides=self.enclosing)))
 
     def _state(self, details: MutableMapping[str, Any]) -> CallState:
         state = details.get(_KEY)
@@ -257,6 +286,8 @@ class Listener:
         call.streamed = details.get("stream") is True or part(options, "stream") is True
         request = details.get("input") if operation is Operation.EMBEDDING else messages
         call.evidence = LiteLLMEvidence(operation, request, part(options, "tools"))
+        call.reports_late = True
+        call.is_asked_once = operation is not Operation.EMBEDDING  # Bedrock's Titan is sent text by text
         return call
 
     def _forget(self, state: CallState) -> None:
@@ -347,23 +378,18 @@ class _Installed:
         self._set_up: Callable[..., None] = ledger.shielded(_listener.set_up)
         self._end_stream: Callable[..., None] = ledger.shielded(_listener.end_stream)
         self._pass_event: Callable[..., None] = ledger.shielded(_listener.pass_event)
-        self._originals: list[tuple[Any, str, Any, Any]] = []
-        self._wrap(litellm.utils, "function_setup", self._around_function_setup)
-        self._wrap(litellm, "stream_chunk_builder", self._around_stream_chunk_builder)
-        self._wrap(_responses_stream(), "_process_chunk", self._around_process_chunk)
+        self._patches = Patches()
+        self._patches.wrap(litellm.utils, "function_setup", self._around_function_setup)
+        self._patches.wrap(litellm, "stream_chunk_builder", self._around_stream_chunk_builder)
+        self._patches.wrap(_responses_stream(), "_process_chunk", self._around_process_chunk)
+        ledger.add_locator(_listener.enclosing, is_innermost=True)
+        self._ledger = ledger
         self._register()
 
     def _register(self) -> None:
         # Again at every call: a user may well assign a new list to litellm.callbacks after us.
         if self.handler not in litellm.callbacks:
             litellm.callbacks.append(self.handler)
-
-    def _wrap(self, home: Any, name: str, around: Callable[[Any], Any]) -> None:
-        original = getattr(home, name, None)
-        if original is not None:  # a LiteLLM without it is counted by the callback alone
-            wrapper = around(original)
-            self._originals.append((home, name, original, wrapper))
-            setattr(home, name, wrapper)
 
     def _around_function_setup(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -399,9 +425,8 @@ class _Installed:
         return _process_chunk
 
     def remove(self) -> None:
-        for home, name, original, wrapper in self._originals:
-            if getattr(home, name, None) is wrapper:  # somebody may have wrapped it again; then ours stays, idle
-                setattr(home, name, original)
+        self._patches.remove()
+        self._ledger.remove_locator(_listener.enclosing)
         self._see_to_registration = self._set_up = self._end_stream = self._pass_event = _do_nothing
         for name in _CALLBACK_LISTS:
             registered = getattr(litellm, name, None)
@@ -464,13 +489,6 @@ def _do_nothing(*args: Any) -> None:
 
 def _evidence(call: OpenCall) -> LiteLLMEvidence:
     return cast("LiteLLMEvidence", call.evidence)
-
-
-def _payloads(response: Any) -> list[Any]:
-    """List where a response, or a provider's raw answer, has its usage."""
-    if response is None:
-        return []
-    return [part(response, "usage"), part(response, "usageMetadata"), part(response, "meta"), response]
 
 
 def _is_answer(raw: Any) -> bool:

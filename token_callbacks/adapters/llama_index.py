@@ -58,23 +58,19 @@ PROVIDERS = {
 }
 """LlamaIndex names the class, not the provider; classes that reach many providers are not in here."""
 
+SENT_OVER_HTTPX = frozenset({"OpenAIEmbedding", "AzureOpenAIEmbedding"})
+"""Embedding classes whose requests are seen on the wire; others are learned. A cache hit of theirs is no request."""
+
 SENT_AT_ONCE = frozenset({"Anthropic_LLM"})
 """Classes that send the request of a stream when it is made, and not when it is first read."""
 
-_USAGE_PLACES = (
-    ("raw", "usage"),
-    ("raw", "response", "usage"),
-    ("raw", "metadata", "usage"),
-    ("raw", "usage_metadata"),
-    ("raw", "_hidden_params", "usage"),
-    ("additional_kwargs", "usage"),
-    ("message", "additional_kwargs", "usage"),
-    ("raw", "meta"),
-    ("raw", "response", "meta"),
+_HOLDERS = (
     ("raw",),
+    ("raw", "_hidden_params"),
     ("additional_kwargs",),
+    ("message", "additional_kwargs"),
 )
-"""Where integrations leave the provider's usage in a response, best first (tests/llama_index/test_usage_places.py)."""
+"""Where integrations leave the provider's answer, or figures from it, in a response, best first."""
 
 
 class LlmEvidence:
@@ -94,16 +90,20 @@ class LlmEvidence:
         """Read the usage that the last response, or the one before it, carries in any of the known places."""
         return read_first(
             (
-                payload
+                answer
                 for response in (self.last, self.previous)
                 if response is not None
-                for place in _USAGE_PLACES
-                if (payload := _at(response, place)) is not None
+                for holder in _HOLDERS
+                if (answer := _at(response, holder)) is not None
             ),
             operation,
         )
 
     def rules_out_usage(self) -> bool:
+        """Leave it open."""
+        return False
+
+    def has_last_word(self) -> bool:
         """Leave it open."""
         return False
 
@@ -162,6 +162,10 @@ class EmbeddingEvidence:
         """Leave it open: LiteLLM, called inside, may know."""
         return False
 
+    def has_last_word(self) -> bool:
+        """Leave it open."""
+        return False
+
     def prompt(self) -> None:
         """Tell nothing."""
 
@@ -186,15 +190,15 @@ class _EmbeddingSpan:
 
     __slots__ = ("begets", "class_name", "requests")
 
-    def __init__(self, class_name: str | None) -> None:
+    def __init__(self, class_name: str | None, is_seen_below: bool) -> None:
         self.class_name = class_name
         self.requests: list[OpenCall] = []
-        self.begets = class_name == "lite-llm" and hooks.is_attached("litellm")
-        """Whether the requests of this span are seen one floor below, by LiteLLM: then all are, but for cache hits."""
+        self.begets = is_seen_below
+        """Whether the requests of this span are seen below, by LiteLLM or on the wire: all are, but for cache hits."""
 
     def take(self) -> OpenCall:
         """Take the oldest open request out; which one does not matter, they are alike."""
-        self.begets = self.begets or any(request.is_wrapper for request in self.requests)
+        self.begets = self.begets or any(request.inner for request in self.requests)
         request = self.requests.pop(0)
         request.is_wrapper = self.begets
         return request
@@ -205,7 +209,9 @@ class Tracker:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._parents: dict[str, str | None] = {}
+        self._spans: dict[str, tuple[str | None, Any]] = {}
+        """The open spans: the span around each, and the object whose method it is."""
+        self._seen_below = set(SENT_OVER_HTTPX)
         self.calls: dict[str, LlmEvidence] = {}
         """The open LLM calls, by span."""
         self.embeddings: dict[str, _EmbeddingSpan] = {}
@@ -215,13 +221,13 @@ class Tracker:
 
     # --- spans
 
-    def enter_span(self, span_id: str, parent_id: str | None) -> None:
-        """Remember a span's parent."""
-        self._parents[span_id] = parent_id
+    def enter_span(self, span_id: str, parent_id: str | None, instance: object) -> None:
+        """Remember a span."""
+        self._spans[span_id] = (parent_id, instance)
 
     def exit_span(self, span_id: str, result: object) -> None:
         """Forget a span; if it was a call that returned a stream, watch the stream."""
-        self._parents.pop(span_id, None)
+        self._spans.pop(span_id, None)
         evidence = self.calls.get(span_id)
         if evidence is not None and isinstance(result, types.GeneratorType | types.AsyncGeneratorType):
             evidence.call.streamed = True
@@ -234,7 +240,7 @@ class Tracker:
 
     def drop_span(self, span_id: str, error: BaseException | None) -> None:
         """Forget a span that raised; if it was a call, the call failed."""
-        self._parents.pop(span_id, None)
+        self._spans.pop(span_id, None)
         outcome = Outcome.CANCELLED if error is not None and is_cancellation(error) else Outcome.FAILED
         if isinstance(error, BudgetExceeded):  # our own refusal, before anything is sent
             outcome = Outcome.NOT_STARTED
@@ -301,19 +307,31 @@ class Tracker:
         call = self._open(Operation.EMBEDDING, event)
         span = self.embeddings.get(event.span_id)
         if span is None:
-            span = self.embeddings[event.span_id] = _EmbeddingSpan(part(event.model_dict, "class_name"))
+            class_name = part(event.model_dict, "class_name")
+            span = self.embeddings[event.span_id] = _EmbeddingSpan(
+                class_name, self._is_seen_below(class_name, self._spans.get(event.span_id, _NO_SPAN)[1])
+            )
         span.requests.append(call)
+
+    def _is_seen_below(self, class_name: str | None, embedder: object) -> bool:
+        if class_name == "lite-llm" and hooks.is_attached("litellm"):
+            return True
+        # Without a cache, a request that was not seen must have gone some other way: it is counted here.
+        return class_name in self._seen_below and part(embedder, "embeddings_cache") is not None
 
     def end_embedding(self, event: Any) -> None:
         """Close an embedding request of the span."""
         span = self.embeddings.get(event.span_id)
         if span is not None and span.requests:
             evidence = EmbeddingEvidence(event.chunks, span.class_name)
-            self._ledger.close_call(span.take(), outcome=Outcome.COMPLETED, evidence=(evidence,))
+            request = span.take()
+            if request.inner and span.class_name is not None:
+                self._seen_below.add(span.class_name)
+            self._ledger.close_call(request, outcome=Outcome.COMPLETED, evidence=(evidence,))
 
     def _open(self, operation: Operation, event: Any) -> OpenCall:
         description = event.model_dict
-        outer = self._enclosing(self._parents.get(event.span_id))
+        outer = self._enclosing(self._spans.get(event.span_id, _NO_SPAN)[0])
         return self._ledger.open_call(
             self._ledger.origin(FRAMEWORK, outer),
             framework=FRAMEWORK,
@@ -350,10 +368,12 @@ class Tracker:
 
     def _enclosing(self, span_id: str | None) -> OpenCall | None:
         while span_id is not None:
-            call = self.call_of(span_id)
-            if call is not None:
-                return call
-            span_id = self._parents.get(span_id)
+            span = self.embeddings.get(span_id)
+            if span is not None and span.requests:
+                return min(span.requests, key=_inner_calls)
+            if span_id in self.calls:
+                return self.calls[span_id].call
+            span_id = self._spans.get(span_id, _NO_SPAN)[0]
         return self._running_stream() if self._unstarted else None
 
     def _running_stream(self) -> OpenCall | None:
@@ -365,6 +385,14 @@ class Tracker:
                 return evidence.call
             frame = frame.f_back
         return None
+
+
+_NO_SPAN = (None, None)
+
+
+def _inner_calls(request: OpenCall) -> int:
+    """Tell how many calls a request has begot: of an async batch, the one without any is about to send its own."""
+    return len(request.inner)
 
 
 def _frame(evidence: LlmEvidence) -> types.FrameType | None:
@@ -412,8 +440,10 @@ def _event_handler(tracker: Tracker, ledger: Ledger) -> BaseEventHandler:
 
 def _span_handler(tracker: Tracker, ledger: Ledger) -> BaseSpanHandler[Any]:
     @ledger.shielded
-    def enter(self: Any, id_: str, *args: Any, parent_id: str | None = None, **kwargs: Any) -> None:
-        tracker.enter_span(id_, parent_id)
+    def enter(
+        self: Any, id_: str, *args: Any, instance: object = None, parent_id: str | None = None, **kwargs: Any
+    ) -> None:
+        tracker.enter_span(id_, parent_id, instance)
 
     @ledger.shielded
     def leave(self: Any, id_: str, *args: Any, result: object = None, **kwargs: Any) -> None:

@@ -1,0 +1,232 @@
+"""The taps in the HTTP clients: what a framework's call sends is one record each, and nothing else is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, LLMMetadata
+from llama_index.core.llms import CustomLLM
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+
+from loopback_server import LoopbackServer
+from token_callbacks import TokenCounter
+from token_callbacks.records import Outcome, Provenance
+from token_callbacks.sinks.memory import MemorySink
+
+MESSAGES = [ChatMessage(role="user", content="Name the opening hours.")]
+BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Name the opening hours."}]}
+
+
+class SendingLLM(CustomLLM):
+    """An LLM class of somebody's own, which sends its requests with whatever it likes and tells nobody of usage."""
+
+    send: Callable[[], Any]
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(model_name="gpt-4o-mini")
+
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        return ChatResponse(message=ChatMessage(role="assistant", content=str(self.send())))
+
+    @llm_chat_callback()
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        return ChatResponse(message=ChatMessage(role="assistant", content=str(await self.send())))
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        return CompletionResponse(text="")
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Iterator[CompletionResponse]:
+        yield CompletionResponse(text="")
+
+
+def _with_httpx(url: str) -> Any:
+    return httpx.post(url, json=BODY).content
+
+
+def _with_httpx_streaming(url: str) -> Any:
+    with httpx.stream("POST", url, json=BODY | {"stream": True}) as response:
+        return b"".join(response.iter_raw())
+
+
+async def _with_httpx_async(url: str) -> Any:
+    async with httpx.AsyncClient() as client:
+        return (await client.post(url, json=BODY)).content
+
+
+async def _with_aiohttp(url: str) -> Any:
+    async with aiohttp.ClientSession() as session, session.post(url, json=BODY) as response:
+        return await response.read()
+
+
+SYNC: dict[str, Callable[[str], Any]] = {"httpx": _with_httpx, "httpx, a stream": _with_httpx_streaming}
+ASYNC: dict[str, Callable[[str], Awaitable[Any]]] = {"httpx": _with_httpx_async, "aiohttp": _with_aiohttp}
+
+
+def _ask(counter: TokenCounter, send: Callable[[], Any]) -> str:
+    with counter.run("tapped") as run:
+        answer = str(SendingLLM(send=send).chat(MESSAGES).message.content)
+    assert 0 == run.summary.internal_errors
+    return answer
+
+
+async def _aask(counter: TokenCounter, send: Callable[[], Any]) -> str:
+    async with counter.run("tapped") as run:
+        answer = str((await SendingLLM(send=send).achat(MESSAGES)).message.content)
+    assert 0 == run.summary.internal_errors
+    return answer
+
+
+def _assert_reported(server: LoopbackServer, memory: MemorySink) -> None:
+    [entry], [record] = server.ledger, memory.records
+    assert (entry.prompt_tokens, entry.completion_tokens) == (
+        record.usage.prompt_tokens,
+        record.usage.completion_tokens,
+    )
+    assert Provenance.REPORTED is record.provenance.weakest
+
+
+@pytest.mark.parametrize("send", SYNC.values(), ids=SYNC)
+def test_what_a_call_sends_is_one_reported_record(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, send: Callable[[str], Any]
+) -> None:
+    """The framework tells nothing of usage, the HTTP answer does."""
+    server = loopback(stream_usage="finish_chunk")
+    _ask(counter, lambda: send(f"{server.base_url}/chat/completions"))
+
+    _assert_reported(server, memory)
+
+
+@pytest.mark.parametrize("send", ASYNC.values(), ids=ASYNC)
+def test_what_an_async_call_sends_is_one_reported_record(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, send: Callable[[str], Awaitable[Any]]
+) -> None:
+    """It holds for the async clients."""
+    server = loopback()
+    asyncio.run(_aask(counter, lambda: send(f"{server.base_url}/chat/completions")))
+
+    _assert_reported(server, memory)
+
+
+@pytest.mark.parametrize("send", SYNC.values(), ids=SYNC)
+def test_the_bytes_are_the_same_with_and_without_us(
+    loopback: Any, counter: TokenCounter, send: Callable[[str], Any]
+) -> None:
+    """The tap looks on."""
+    url = f"{loopback(stream_usage='finish_chunk', constant_id=True).base_url}/chat/completions"
+    before, after = str(send(url)), _ask(counter, lambda: send(url))
+
+    assert _shape(before) == _shape(after)
+
+
+def test_a_request_of_nobodys_call_is_not_looked_at(loopback: Any, counter: TokenCounter, memory: MemorySink) -> None:
+    """What a program sends by itself is its own business."""
+    with counter.run("own"):
+        _with_httpx(f"{loopback().base_url}/chat/completions")
+
+    assert [] == memory.records
+
+
+def test_a_request_to_something_else_inside_a_call_is_no_record_of_its_own(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """An LLM class may fetch a document first; the call is then one record, counted here."""
+    server = loopback()
+    _ask(counter, lambda: httpx.get(f"{server.url}/documents").status_code)
+
+    [record] = memory.records
+    assert (Provenance.COUNTED, None) == (record.provenance.prompt, record.provider_usage)
+
+
+def test_an_unknown_path_is_a_request_to_a_model_if_its_answer_tells_usage(
+    counter: TokenCounter, memory: MemorySink
+) -> None:
+    """Gateways put models where they like."""
+    usage = {"prompt_tokens": 31, "completion_tokens": 7, "total_tokens": 38}
+    gateway = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json={"usage": usage})))
+    _ask(counter, lambda: gateway.post("http://gateway.test/my/model").content)
+
+    [record] = memory.records
+    assert (31, 7, usage) == (record.usage.prompt_tokens, record.usage.completion_tokens, record.provider_usage)
+
+
+def test_two_requests_of_one_call_are_two_records(loopback: Any, counter: TokenCounter, memory: MemorySink) -> None:
+    """One HTTP request, one record."""
+    server = loopback()
+    url = f"{server.base_url}/chat/completions"
+    _ask(counter, lambda: (_with_httpx(url), _with_httpx(url)))
+
+    expected = [(entry.prompt_tokens, entry.completion_tokens) for entry in server.ledger]
+    assert expected == [(record.usage.prompt_tokens, record.usage.completion_tokens) for record in memory.records]
+
+
+def test_a_try_that_failed_is_an_attempt_of_its_own(loopback: Any, counter: TokenCounter, memory: MemorySink) -> None:
+    """What an SDK tries again without a word is seen."""
+    server = loopback()
+    server.fail_next(status=503)
+    url = f"{server.base_url}/chat/completions"
+    _ask(counter, lambda: (_with_httpx(url), _with_httpx(url)))
+
+    seen = [(record.outcome, record.error, record.attempt) for record in memory.records]
+    assert [(Outcome.FAILED, "HTTP 503", 1), (Outcome.COMPLETED, None, 2)] == seen
+
+
+def test_a_host_that_does_not_answer_raises_as_ever_and_is_a_failed_record(
+    counter: TokenCounter, memory: MemorySink
+) -> None:
+    """The exception is httpx's own, and the record names its class."""
+    with pytest.raises(httpx.ConnectError):
+        _ask(counter, lambda: _with_httpx("http://127.0.0.1:9/v1/chat/completions"))
+
+    [record] = memory.records
+    assert (Outcome.FAILED, "ConnectError") == (record.outcome, record.error)
+
+
+def test_without_the_taps_a_call_is_counted_here(loopback: Any, memory: MemorySink) -> None:
+    """Uninstalling takes the taps out."""
+    from token_callbacks import uninstall
+
+    TokenCounter(log_dir=None)
+    uninstall()
+    sends = [httpx.Client.send, httpx.AsyncClient.send, aiohttp.ClientSession._request, aiohttp.ClientResponse.read]
+
+    assert [] == [send for send in sends if hasattr(send, "__wrapped__")]
+
+
+@pytest.mark.parametrize("model", ["amazon.titan-embed-text-v1", "cohere.embed-english-v3"])
+def test_botocores_answers_are_read(counter: TokenCounter, memory: MemorySink, model: str) -> None:
+    """Bedrock's InvokeModel tells the count in its body or its headers, and boto3's caller gets the body whole."""
+    boto3 = pytest.importorskip("boto3")
+    from tests.versions.bedrock_server import BedrockServer
+
+    with BedrockServer(embedding=5) as server:
+        client = boto3.client(
+            "bedrock-runtime",
+            region_name="us-east-1",
+            endpoint_url=server.url,
+            aws_access_key_id="x",
+            aws_secret_access_key="x",
+        )
+        body = json.dumps({"inputText": "Hi", "texts": ["Hi"], "input_type": "search_query"})
+
+        def invoke() -> Any:
+            return client.invoke_model(modelId=model, body=body)["body"].read()
+
+        answer = _ask(counter, invoke)
+
+    [record] = memory.records
+    assert "embedding" in answer
+    assert 5 == record.usage.prompt_tokens
+
+
+def _shape(answer: str) -> list[str]:
+    return [part for part in answer.split('"') if not any(character.isdigit() for character in part)]

@@ -1,0 +1,115 @@
+"""One HTTP request of an open call, and its answer: what the taps in the HTTP clients have in common.
+
+A request that is sent inside an open call of a framework opens a call of its own inside that one, which makes the outer
+one a wrapper: one HTTP request, one record. Requests of nobody's call are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from token_callbacks.dialects import REQUESTS
+from token_callbacks.ledger import Ledger, OpenCall
+from token_callbacks.records import Outcome
+from token_callbacks.wire import WireEvidence
+
+_BAD_REQUEST = 400
+
+
+class Exchange:
+    """One request and its answer, sent inside an open call. Used by the thread or task that sends it."""
+
+    __slots__ = ("_ledger", "_started_at", "call", "evidence", "outer")
+
+    def __init__(self, ledger: Ledger, outer: OpenCall) -> None:
+        self._ledger = ledger
+        self.outer = outer
+        self.evidence = WireEvidence(outer.operation)
+        self.call: OpenCall | None = None
+        """The call for this request; ``None`` until it is known to be one to a model."""
+        self._started_at = ledger.clock()
+
+    def open(self) -> None:
+        """Open a call for this request; the one before it, if it failed, was tried in vain and is over."""
+        outer, ledger = self.outer, self._ledger
+        if not outer.is_open:  # it ended while its request was under way
+            return
+        attempt = outer.attempt
+        for before in outer.inner:
+            if before.failure is not None:
+                attempt = max(attempt, before.attempt + 1)
+                ledger.close_call(before, outcome=Outcome.FAILED, error=before.failure)
+        call = self.call = ledger.open_call(
+            ledger.origin(outer.framework, outer),
+            framework=outer.framework,
+            operation=outer.operation,
+            provider=outer.provider,
+            model=outer.model,
+        )
+        call.started_at = self._started_at
+        call.attempt = attempt
+        call.evidence = self.evidence
+        call.ends_with_outer = True
+
+    def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> bool:
+        """Take the head of the answer; tells whether the rest of it is wanted."""
+        self.evidence.begin({name.lower(): value for name, value in headers})
+        if status >= _BAD_REQUEST:
+            if self.call is not None:
+                self.call.failure = f"HTTP {status}"
+            return False
+        return True
+
+    def take_whole(self, body: bytes) -> None:
+        """Take the body of an answer that is not streamed, its encoding taken off."""
+        self.evidence.take_whole(body)
+        if self.call is None and self.evidence.reading(self.outer.operation) is not None:
+            self.open()
+        self.end()
+
+    def begin_stream(self) -> bool:
+        """Take that the body will come piece by piece; tells whether the pieces are wanted."""
+        if self.call is None and self.evidence.kind == "text/event-stream":
+            self.open()
+        if self.call is None:
+            return False
+        self.call.streamed = True
+        return True
+
+    def take(self, piece: bytes) -> None:
+        """Take a piece of a streamed body."""
+        if self.call is not None and self.call.first_token_at is None:
+            self.call.first_token_at = self._ledger.clock()
+        self.evidence.take(piece)
+
+    def end(self) -> None:
+        """Note that the answer came to its end."""
+        self.evidence.end()
+        if self.call is not None and self.outer.reports_late:
+            self.outer.is_answered = True
+
+    def fail(self, error: BaseException) -> None:
+        """Note that no answer came."""
+        if self.call is not None:
+            self.call.failure = type(error).__name__
+
+
+def _is_answered(outer: OpenCall) -> bool:
+    return any(inner.ends_with_outer and inner.failure is None for inner in outer.inner)
+
+
+def starter(ledger: Ledger) -> Callable[[str, str], Exchange | None]:
+    """Return what begins an exchange: told a method and a path, it gives one where an open call encloses the code."""
+
+    def start(method: str, path: str) -> Exchange | None:
+        if method != "POST":
+            return None
+        outer = ledger.enclosing_call()
+        if outer is None or not outer.is_open or (outer.is_asked_once and _is_answered(outer)):
+            return None
+        exchange = Exchange(ledger, outer)
+        if REQUESTS.search(path):
+            exchange.open()
+        return exchange
+
+    return ledger.shielded(start)

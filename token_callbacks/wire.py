@@ -1,0 +1,360 @@
+"""An HTTP answer of a provider, kept as it came and read when the call ends: the provider's own word.
+
+While a stream goes on, its bytes are only put aside: they are taken apart when somebody asks, once, and only the events
+that may hold usage are parsed for it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import importlib
+import json
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from token_callbacks.answers import Answer
+from token_callbacks.dialects import DIALECTS, PLACES
+from token_callbacks.evidence import Completion
+from token_callbacks.records import Operation
+from token_callbacks.usage import Reading, UsageReader, part
+
+_MOST_HELD = 4 * 2**20
+"""Bytes of a stream kept for its end; of a longer one the usage is read on the way, and the text is not kept."""
+
+
+class WireEvidence:
+    """What the wire carried of one request. Fed by the thread that reads the answer, read when the call ends."""
+
+    __slots__ = (
+        "_has_all",
+        "_has_ended",
+        "_headers",
+        "_held",
+        "_is_read",
+        "_is_whole",
+        "_operation",
+        "_pieces",
+        "_reader",
+        "is_unreadable",
+        "kind",
+    )
+
+    def __init__(self, operation: Operation) -> None:
+        self.kind = ""
+        """The media type of the answer."""
+        self.is_unreadable = False
+        self._operation = operation
+        self._headers: Mapping[str, str] = {}
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._has_all = True
+        self._is_read = False
+        self._is_whole = False
+        self._has_ended = False
+        self._reader = UsageReader(operation)
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """Take the head of an answer; the names of the headers are lower case."""
+        self._headers = headers
+        self.kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def take(self, piece: bytes) -> None:
+        """Put aside a piece of the body, as it came over the wire. Per chunk: nothing else may happen here."""
+        self._pieces.append(piece)
+        self._held += len(piece)
+        if self._held > _MOST_HELD:
+            self._read_on_the_way()
+
+    def end(self) -> None:
+        """Note that the body came to its end."""
+        self._has_ended = True
+
+    def take_whole(self, body: bytes) -> None:
+        """Put aside the body of an answer that was not streamed, as its encoding was taken off already."""
+        self._headers = {name: value for name, value in self._headers.items() if name != "content-encoding"}
+        self._pieces = [body]
+        self._is_whole = True
+
+    def _read_on_the_way(self) -> None:
+        self._held = 0
+        body = b"".join(self._pieces)
+        end = max(body.rfind(b"\n\n"), body.rfind(b"\r\n\r\n"), body.rfind(b"\n") if self.kind in _BY_LINE else -1)
+        if end < 0 or self.kind not in (*_BY_LINE, "text/event-stream") or "content-encoding" in self._headers:
+            self._pieces = [body]
+            return
+        self._pieces = [body[: end + 1]]
+        self._read_usage()
+        self._pieces = [body[end + 1 :]]
+        self._has_all = False
+
+    def _read_usage(self) -> None:
+        for event in self._parsed(_may_hold_usage):
+            self._reader.take(event)
+
+    # --- Evidence
+
+    def reading(self, operation: Operation) -> Reading | None:  # noqa: ARG002 - told at the start
+        """Read the usage that the body, or else the headers, told."""
+        if not self._is_read:
+            self._is_read = True
+            self._read_usage()
+            figures = {name: int(value) for name, value in self._headers.items() if _is_count(name, value)}
+            if figures:
+                self._reader.take(figures)
+        reading = self._reader.reading()
+        if reading is not None and self.is_unreadable:
+            return msgspec.structs.replace(reading, unreadable=True)
+        return reading
+
+    def rules_out_usage(self) -> bool:
+        """Tell whether the body was read: figures that others have and it does not are then nobody's but theirs."""
+        has_come = any(self._pieces) or not self._has_all
+        return has_come and self._reader_of_kind() is not None and not self.is_unreadable
+
+    def has_last_word(self) -> bool:
+        """Tell whether all of the answer had come: then what it told is final, also for a reader that left."""
+        return self._has_ended or self._answer().is_whole
+
+    def prompt(self) -> None:
+        """Leave it to the framework, which has it in one shape for all providers."""
+
+    def completion(self) -> Completion | None:
+        """Gather the text and tool calls of a streamed answer, as far as they arrived."""
+        if self._is_whole or not self._has_all:  # then the framework knows better
+            return None
+        completion = self._answer().completion()
+        return None if completion is None or completion.is_empty else completion
+
+    def _answer(self) -> Answer:
+        answer = Answer()
+        for event in self._parsed(_anything):
+            if event is _DONE:
+                answer.is_over = True
+            else:
+                answer.take(event)
+        return answer
+
+    def inputs(self) -> None:
+        """Leave it to the framework."""
+
+    def response_id(self) -> str | None:
+        """Leave it to the framework."""
+
+    def response_model(self) -> str | None:
+        """Leave it to the framework."""
+
+    # --- reading the body
+
+    def _reader_of_kind(self) -> _Reader | None:
+        return _READERS.get(self.kind) or (_json if "json" in self.kind else None)
+
+    def _parsed(self, is_wanted: Callable[[bytes], bool]) -> Iterator[Any]:
+        read = self._reader_of_kind()
+        if read is None:
+            return
+        body = b"".join(self._pieces)
+        self._pieces = [body]
+        try:
+            for event in read(_decoded(body, self._headers.get("content-encoding", "")), is_wanted):
+                if event is _UNREADABLE:
+                    self.is_unreadable = True
+                else:
+                    yield event
+        except (ValueError, ImportError):
+            self.is_unreadable = True
+
+
+def _decoded(body: bytes, encoding: str) -> bytes:
+    """Take an encoding off; what decompresses does not mind that of a stream that was left the end is missing."""
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    try:
+        return _DECODERS[encoding](body)
+    except Exception as error:  # each of the packages raises its own
+        raise ValueError(encoding) from error
+
+
+def _inflated(body: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body)
+    except zlib.error:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(body)
+
+
+def _from_brotli(body: bytes) -> bytes:
+    decoded: bytes = importlib.import_module("brotli").Decompressor().process(body)
+    return decoded
+
+
+def _from_zstd(body: bytes) -> bytes:
+    decoded: bytes = importlib.import_module("zstandard").ZstdDecompressor().decompressobj().decompress(body)
+    return decoded
+
+
+# httpx asks for the last two where their packages are installed.
+_DECODERS = {"gzip": _inflated, "deflate": _inflated, "br": _from_brotli, "zstd": _from_zstd}
+
+_DONE = object()
+"""Stands for ``[DONE]``, with which streams in OpenAI's manner end."""
+
+_UNREADABLE = object()
+"""Stands for an event that cannot be read; those after it can."""
+
+
+def _json(body: bytes, is_wanted: Callable[[bytes], bool]) -> Iterator[Any]:  # noqa: ARG001 - see _Reader
+    try:
+        answer = _loads(body)
+    except ValueError:
+        yield from _json_values(body)
+        return
+    yield from answer if isinstance(answer, list) else (answer,)
+
+
+def _json_values(body: bytes) -> Iterator[Any]:
+    """Read values one after the other: lines of JSON, as some stream, or an array that broke off, as Gemini's."""
+    text = body.decode("utf-8-sig", "replace").lstrip().removeprefix("[")
+    position, has_read = _after_gap(text, 0), False
+    while position < len(text):
+        try:
+            value, end = _JSON.raw_decode(text, position)
+            yield value
+            has_read = True
+        except (ValueError, RecursionError):
+            end = text.find("\n{", position)
+            if end < 0:  # the last one may be cut off
+                break
+            yield _UNREADABLE
+        position = _after_gap(text, end)
+    if not has_read and text:
+        yield _UNREADABLE
+
+
+def _after_gap(text: str, position: int) -> int:
+    gap = _GAP.match(text, position)
+    return position if gap is None else gap.end()
+
+
+def _json_lines(body: bytes, is_wanted: Callable[[bytes], bool]) -> Iterator[Any]:
+    lines = body.splitlines()
+    for number, line in enumerate(lines, 1):
+        if is_wanted(line) and line.strip():
+            try:
+                yield _loads(line)
+            except ValueError:
+                if number < len(lines):  # the last one may be cut off
+                    yield _UNREADABLE
+
+
+def _server_sent_events(body: bytes, is_wanted: Callable[[bytes], bool]) -> Iterator[Any]:
+    pending: list[bytes] = []
+    lines = body.removeprefix(codecs.BOM_UTF8).splitlines()
+    is_cut = not body.endswith((b"\n", b"\r"))
+    for number, line in enumerate([*lines, b""]):
+        if line.startswith(b"data:"):
+            pending.append(line[5:])
+        elif not line and pending:
+            data = pending[0] if len(pending) == 1 else b"\n".join(pending)
+            if is_wanted(data):
+                yield from _of_one_event(data, pending, may_be_cut=is_cut and number == len(lines))
+            pending = []
+
+
+def _of_one_event(data: bytes, lines: list[bytes], *, may_be_cut: bool) -> Iterator[Any]:
+    """Read the data of an event. Some servers leave out the empty line between events: then each line is one."""
+    try:
+        yield _DONE if data.strip() == b"[DONE]" else _loads(data)
+    except ValueError:
+        if len(lines) > 1:
+            for number, line in enumerate(lines, 1):
+                yield from _of_one_event(line, [line], may_be_cut=may_be_cut and number == len(lines))
+        elif not may_be_cut:
+            yield _UNREADABLE
+
+
+def _amazon_event_stream(body: bytes, is_wanted: Callable[[bytes], bool]) -> Iterator[Any]:  # noqa: ARG001 - see _Reader
+    from botocore.eventstream import EventStreamBuffer, ParserError  # type: ignore[import-untyped]
+
+    buffer = EventStreamBuffer()
+    try:
+        for start in range(0, len(body), _SLICE):  # it copies what it holds for every message
+            buffer.add_data(body[start : start + _SLICE])
+            for message in buffer:
+                yield _of_message(message.headers.get(":event-type"), message.payload)
+    except (ParserError, LookupError, struct.error) as error:
+        raise ValueError(str(error)) from error
+
+
+def _of_message(kind: object, payload: bytes) -> Any:
+    """Read an event of Bedrock's, named as its SDK names it."""
+    try:
+        event = _loads(payload) if payload else None
+        inner = part(event, "bytes")
+        if isinstance(inner, str):  # InvokeModel wraps what the model's own API would have said
+            import base64
+
+            return _loads(base64.b64decode(inner))
+    except ValueError:
+        return _UNREADABLE
+    return {kind: event} if isinstance(kind, str) else event
+
+
+def _loads(data: bytes) -> Any:
+    """Parse JSON; what cannot be is a ``ValueError``."""
+    try:
+        return msgspec.json.decode(data)
+    except (ValueError, RecursionError):
+        try:  # takes what msgspec does not: NaN, half a surrogate pair
+            return json.loads(data.decode("utf-8-sig", "replace"))
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+
+
+_JSON = json.JSONDecoder()
+_GAP = re.compile(r"[\s,\]]*")
+
+_SLICE = 2**14
+"""Bytes of an event stream that are taken apart at once."""
+
+_Reader = Callable[[bytes, Callable[[bytes], bool]], Iterator[Any]]
+
+_READERS: dict[str, _Reader] = {
+    "application/x-ndjson": _json_lines,
+    "application/jsonl": _json_lines,
+    "text/event-stream": _server_sent_events,
+    "application/vnd.amazon.eventstream": _amazon_event_stream,
+}
+"""Media types that are understood."""
+
+_BY_LINE = ("application/x-ndjson", "application/jsonl")
+
+
+def _ends(paths: Iterable[str]) -> set[str]:
+    return {re.split(r"[.\[\]]+", path.removesuffix("[]"))[-1] for path in paths}
+
+
+_MARKS = _ends(PLACES) | _ends(mark for dialect in DIALECTS for mark in dialect.marks)
+_may_hold_usage_at = re.compile(
+    b'"(?:%s)"[ ]*:[ ]*+(?!null)' % b"|".join(re.escape(name.encode()) for name in sorted(_MARKS))
+).search
+
+
+def _may_hold_usage(event: bytes) -> bool:
+    return _may_hold_usage_at(event) is not None
+
+
+def _anything(event: bytes) -> bool:  # noqa: ARG001 - as _may_hold_usage
+    return True
+
+
+def _is_count(name: str, value: str) -> bool:
+    return _COUNT_HEADER.match(name) is not None and _COUNT.match(value) is not None
+
+
+_COUNT_HEADER = re.compile(r"x-amzn-bedrock-.*-token-count$")
+_COUNT = re.compile(r"[0-9]{1,15}$")
