@@ -1397,3 +1397,55 @@ def test_told_again_is_told_once(name: str, kind: Callable[[Any], Any]) -> None:
 
     assert reading is not None
     assert usage == reading.usage
+
+
+def _finish(index: int) -> dict[str, Any]:
+    return {"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]}
+
+
+def _only_usage(prompt: int, completion: int) -> dict[str, Any]:
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return {"choices": [], "usage": usage}
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        pytest.param(
+            [_finish(0), _only_usage(9, 5), _finish(1), _only_usage(9, 7)],
+            Usage(prompt_tokens=9, completion_tokens=12),
+            id="one after each choice, as llama-server",
+        ),
+        pytest.param(
+            [_finish(0), _finish(1), _only_usage(9, 12)],
+            Usage(prompt_tokens=9, completion_tokens=12),
+            id="one for all, as vLLM",
+        ),
+        pytest.param(
+            [_finish(0), _finish(1), _only_usage(9, 12), _only_usage(9, 12)],
+            Usage(prompt_tokens=9, completion_tokens=12),
+            id="sent twice",
+        ),
+        pytest.param(
+            [_only_usage(9, 3), _finish(0), _only_usage(9, 5)],
+            Usage(prompt_tokens=9, completion_tokens=5),
+            id="cumulative",
+        ),
+    ],
+)
+def test_usage_without_choices_is_about_those_that_have_finished(events: list[dict[str, Any]], expected: Usage) -> None:
+    """A usage object of its own may be the request's, or that of the choice that has just ended."""
+    reading = read_stream(events, Operation.CHAT)
+
+    assert reading is not None
+    assert expected == reading.usage
+
+
+def test_one_usage_told_in_two_dialects_counts_once() -> None:
+    """A gateway may tell the same in its own words and in OpenAI's."""
+    told = {"prompt_tokens": 9, "completion_tokens": 5}
+    google = {"promptTokenCount": 9, "candidatesTokenCount": 5}
+    reading = read_stream([{"usage": told}, {"usageMetadata": google}], Operation.CHAT)
+
+    assert reading is not None
+    assert Usage(prompt_tokens=9, completion_tokens=5) == reading.usage

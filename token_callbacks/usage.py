@@ -124,18 +124,21 @@ def read_first(answers: Iterable[object], operation: Operation) -> Reading | Non
 class UsageReader:
     """Reads the usage of one streamed answer while its events come; holds the usage objects and nothing else."""
 
-    __slots__ = ("_operation", "_told")
+    __slots__ = ("_finished", "_last_finished", "_operation", "_told")
 
     def __init__(self, operation: Operation) -> None:
         self._operation = operation
         self._told: list[_Told] = []
+        self._finished: set[int] = set()
+        """The choices that finished since an event without choices came last."""
+        self._last_finished: frozenset[int] | None = None
 
     def take(self, event: object) -> None:
         """Take the next event."""
+        choice = self._about(event)
         candidates = _candidates(event)
         if not candidates:
             return
-        choice = _choice_of(event)
         for found in candidates:
             figures = _figures(found.value, self._operation)
             if figures is None:
@@ -144,6 +147,25 @@ class UsageReader:
             self._merge(found, plan, choice)
             if _is_whole(usage, self._operation) and not plan.fills_in:
                 return
+
+    def _about(self, event: object) -> _About:
+        """Tell what an event is about: one choice, those that have just finished, or the request (``None``)."""
+        choices = part(event, "choices")
+        if choices is None:
+            choices = part(part(event, "output"), "choices")  # DashScope's own API
+        if not isinstance(choices, list):
+            return None
+        indexes = [token_count(part(choice, "index")) for choice in choices]
+        for choice, index in zip(choices, indexes, strict=True):
+            if index is not None and part(choice, "finish_reason"):
+                self._finished.add(index)
+        if len(indexes) == 1:
+            return indexes[0]
+        if not indexes and self._finished:
+            # One usage for all choices at the end, or, from llama-server, one after each of them.
+            self._last_finished = frozenset(self._finished)
+            self._finished.clear()
+        return None if indexes else self._last_finished
 
     def reading(self) -> Reading | None:
         """Read what has been told so far."""
@@ -168,13 +190,18 @@ class UsageReader:
             shrank=any(told.shrank for told, _ in told_by),
         )
 
-    def _merge(self, found: Found, plan: _Plan, choice: int | None) -> None:
+    def _merge(self, found: Found, plan: _Plan, choice: _About) -> None:
         view = _view(found.value) or {}
         for told in self._told:
             if told.is_same(plan, choice, view):
+                told.choice = told.choice if choice is None else choice
                 told.update(view, plan, self._operation)
                 return
         self._told.append(_Told(dict(view), found.is_usage, plan, choice))
+
+
+_About = int | frozenset[int] | None
+"""What a usage object is about: one choice, the choices that had just finished, or the request as a whole."""
 
 
 class _Told:
@@ -182,17 +209,20 @@ class _Told:
 
     __slots__ = ("choice", "fills_in", "is_usage", "shrank", "view")
 
-    def __init__(self, view: dict[Any, Any], is_usage: bool, plan: _Plan, choice: int | None) -> None:
+    def __init__(self, view: dict[Any, Any], is_usage: bool, plan: _Plan, choice: _About) -> None:
         self.view = view
         self.is_usage = is_usage
         self.fills_in = plan.fills_in
         self.choice = choice
         self.shrank = False
 
-    def is_same(self, plan: _Plan, choice: int | None, view: View) -> bool:
+    def is_same(self, plan: _Plan, choice: _About, view: View) -> bool:
+        is_about_same = self.choice == choice or (
+            not isinstance(self.choice, int) and not isinstance(choice, int) and None in (self.choice, choice)
+        )
         return (
             self.fills_in == plan.fills_in
-            and self.choice == choice
+            and is_about_same
             and any(name in view and name in self.view for name in plan.names)
         )
 
@@ -216,8 +246,12 @@ class _Told:
 def _of_whole_request(words: list[tuple[_Told, Usage]]) -> list[tuple[_Told, Usage]]:
     """Leave out what single choices told where the request as a whole is told, and objects of zeros beside others."""
     whole = [word for word in words if not _is_all_zero(word[1])] or words[:1]
-    of_request = [word for word in whole if word[0].choice is None]
-    return of_request[:1] or whole
+    of_request = [word for word in whole if not isinstance(word[0].choice, int)] or whole
+    best: dict[_About, tuple[_Told, Usage]] = {}
+    for word in of_request:  # one word about each: a gateway may tell the same in two dialects
+        if isinstance(word[0].choice, type(of_request[0][0].choice)):
+            best.setdefault(word[0].choice, word)
+    return list(best.values())
 
 
 def _with_choice(usage: Usage, other: Usage) -> Usage:
@@ -304,16 +338,6 @@ def _candidates(answer: object) -> list[Found]:
     if is_itself:
         candidates.append(Found(answer, False))
     return candidates
-
-
-def _choice_of(event: object) -> int | None:
-    """Tell which of several choices an event is about; ``None``: the whole request."""
-    choices = part(event, "choices")
-    if choices is None:
-        choices = part(part(event, "output"), "choices")  # DashScope's own API
-    if isinstance(choices, list) and len(choices) == 1:
-        return token_count(part(choices[0], "index"))
-    return None
 
 
 @functools.lru_cache(maxsize=1024)

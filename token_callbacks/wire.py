@@ -340,8 +340,9 @@ def _ends(paths: Iterable[str]) -> set[str]:
 
 _MARKS = _ends(PLACES) | _ends(mark for dialect in DIALECTS for mark in dialect.marks)
 _may_hold_usage_at = re.compile(
-    b'"(?:%s)"[ ]*:[ ]*+(?!null)' % b"|".join(re.escape(name.encode()) for name in sorted(_MARKS))
+    b'"(?:%s)"[ ]*:[ ]*+(?!null)' % b"|".join(re.escape(name.encode()) for name in sorted(_MARKS | {"finish_reason"}))
 ).search
+"""Finds the events that hold usage, and those that end a choice: a usage may be about the choices that have ended."""
 
 
 def _may_hold_usage(event: bytes) -> bool:

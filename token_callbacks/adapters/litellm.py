@@ -1,4 +1,4 @@
-"""Hook LiteLLM: one callback handler, and small wrappers around three functions that a callback cannot replace.
+"""Hook LiteLLM: one callback handler, and small wrappers around functions that a callback cannot replace.
 
 Facts about litellm (1.106.2 unless said otherwise) that shape this file:
 
@@ -201,6 +201,13 @@ class Listener:
         error = sys.exc_info()[1]
         call.is_answered = error is None or isinstance(error, StopIteration | StopAsyncIteration)
 
+    def request(self, logging_obj: Any) -> None:
+        """Take that the code running right now is about to send this call's request, in whatever context."""
+        details = part(logging_obj, "model_call_details")
+        state = details.get(_KEY) if isinstance(details, Mapping) else None
+        if isinstance(state, CallState):
+            _latest.set(weakref.ref(state))
+
     def pass_event(self, details: MutableMapping[str, Any], text: str) -> None:
         """Keep what the last event of a Responses API stream carries."""
         call = self._call(details)
@@ -378,10 +385,13 @@ class _Installed:
         self._set_up: Callable[..., None] = ledger.shielded(_listener.set_up)
         self._end_stream: Callable[..., None] = ledger.shielded(_listener.end_stream)
         self._pass_event: Callable[..., None] = ledger.shielded(_listener.pass_event)
+        self._request: Callable[..., None] = ledger.shielded(_listener.request)
         self._patches = Patches()
         self._patches.wrap(litellm.utils, "function_setup", self._around_function_setup)
         self._patches.wrap(litellm, "stream_chunk_builder", self._around_stream_chunk_builder)
         self._patches.wrap(_responses_stream(), "_process_chunk", self._around_process_chunk)
+        for client in _http_clients():
+            self._patches.wrap(client, "post", self._around_post)
         ledger.add_locator(_listener.enclosing, is_innermost=True)
         self._ledger = ledger
         self._register()
@@ -424,10 +434,21 @@ class _Installed:
 
         return _process_chunk
 
+    def _around_post(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def post(*args: Any, **kwargs: Any) -> Any:
+            logging_obj = kwargs.get("logging_obj")
+            if logging_obj is not None:
+                self._request(logging_obj)
+            return original(*args, **kwargs)
+
+        return post
+
     def remove(self) -> None:
         self._patches.remove()
         self._ledger.remove_locator(_listener.enclosing)
-        self._see_to_registration = self._set_up = self._end_stream = self._pass_event = _do_nothing
+        self._see_to_registration = self._set_up = self._end_stream = _do_nothing
+        self._pass_event = self._request = _do_nothing
         for name in _CALLBACK_LISTS:
             registered = getattr(litellm, name, None)
             if isinstance(registered, list) and self.handler in registered:
@@ -440,6 +461,15 @@ def _responses_stream() -> Any:
     except ImportError:  # a LiteLLM, or an installation of it, without this part
         return None
     return BaseResponsesAPIStreamingIterator
+
+
+def _http_clients() -> tuple[Any, ...]:
+    """Find LiteLLM's own clients, which are told whose request they post: a stream may go out when it is read."""
+    try:
+        from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, HTTPHandler
+    except ImportError:  # a LiteLLM that has them elsewhere
+        return ()
+    return HTTPHandler, AsyncHTTPHandler
 
 
 _LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
