@@ -25,11 +25,12 @@ from rich.table import Table
 
 ROOT = Path(__file__).parents[2]
 VENVS = Path(os.environ.get("TOKEN_CALLBACKS_VENVS") or Path(tempfile.gettempdir(), "token-callbacks-versions"))
-NEEDED = ("boto3", "mcp", "pytest>=8.3", "sse-starlette>=3.0", "starlette>=1.0", "uvicorn>=0.35")
+NEEDED = ("boto3", "hypothesis", "mcp", "pytest>=8.3", "sse-starlette>=3.0", "starlette>=1.0", "uvicorn>=0.35")
 """What the suites need beside this project and LiteLLM; `litellm.responses` imports `mcp`."""
 
 BEDROCK = "tests/versions/test_bedrock_seed.py"
 CALLS = "tests/litellm/test_calls.py"
+ASKING = "tests/test_asking.py"
 LONGEST_SECONDS = 600
 
 WITHOUT_USAGE = tuple(
@@ -50,7 +51,7 @@ class Row(msgspec.Struct, frozen=True):
 
     litellm: str
     beside: tuple[str, ...] = ()
-    suites: tuple[str, ...] = (CALLS, BEDROCK)
+    suites: tuple[str, ...] = (CALLS, ASKING, BEDROCK)
     left_out: tuple[str, ...] = ()
 
     @property
