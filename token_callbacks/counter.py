@@ -20,6 +20,7 @@ from token_callbacks.sinks import Sink
 from token_callbacks.sinks.json_files import JsonFiles
 
 if TYPE_CHECKING:
+    from token_callbacks.counting.registry import Tokenizer
     from token_callbacks.streams import AsyncCountedStream, CountedStream, Request
 
 _Item = TypeVar("_Item")
@@ -139,6 +140,18 @@ class TokenCounter:
             tools=tools,
         )
 
+    def register_tokenizer(self, pattern: str, tokenizer: Tokenizer) -> None:
+        """Count the models whose name matches a glob by your own tokenizer, where their provider tells no usage.
+
+        It holds for every counter of this process, as the hooks do. ``counting.registry.register_tokenizer`` tells how
+        names are matched, what ``tokenizer`` returns and what happens when it fails.
+
+        Raises ``InvalidArgument`` for what is no glob or cannot be called.
+        """
+        from token_callbacks.counting.registry import register_tokenizer
+
+        register_tokenizer(pattern, tokenizer)
+
     @property
     def default_run(self) -> Run:
         """The run of the calls that were made outside any other; opened by the first of them, or by asking for it."""
@@ -194,7 +207,8 @@ class TokenCounter:
         self._end_run(run, outcome)
 
     def summary_of(self, run: Run) -> RunSummary:
-        """Read the run's totals as of now."""
+        """Read the run's totals as of now; what is waiting to be counted is counted first."""
+        self._ledger.finish_counting(_in_run(run))
         with self._ledger.lock:
             return _summary(run, self._ledger.clock())
 

@@ -6,7 +6,9 @@ the prompt and not the completion.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -79,12 +81,37 @@ def unsettled(operation: Operation) -> Figures:
     return Figures(usage=Usage(), sources=Sources(prompt=Provenance.MISSING, completion=Provenance.MISSING))
 
 
-def settle(operation: Operation, model: str | None, outcome: Outcome, evidence: Sequence[Evidence]) -> Figures:
-    """Settle the figures of a call that has ended; earlier evidence goes before later."""
+Later = Callable[[], Figures]
+"""Settles figures for which a long text has to be counted first. It holds the text, and nothing that others change."""
+
+
+def settle(
+    operation: Operation,
+    model: str | None,
+    outcome: Outcome,
+    evidence: Sequence[Evidence],
+    *,
+    at_most: float = math.inf,
+) -> Figures | Later:
+    """Settle the figures of a call that has ended; earlier evidence goes before later.
+
+    ``at_most``: characters. Where more would have to be counted, what does so is returned, to be called elsewhere.
+    """
     reading, teller = _reading(operation, evidence)
     if operation is Operation.EMBEDDING:
-        return _settle_embedding(model, outcome, evidence, reading)
-    return _settle_llm(model, outcome, evidence, reading, teller)
+        return _settle_embedding(model, outcome, evidence, reading, at_most)
+    return _settle_llm(model, outcome, evidence, reading, teller, at_most)
+
+
+def _length(value: object) -> int:
+    """Tell about how many characters there are to count."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_length, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_length, value)) if value and not isinstance(value[0], int) else 0
+    return 0
 
 
 def first(evidence: Sequence[Evidence], question: str) -> Any:
@@ -107,13 +134,18 @@ def _reading(operation: Operation, evidence: Sequence[Evidence]) -> tuple[Readin
 
 
 def _settle_embedding(
-    model: str | None, outcome: Outcome, evidence: Sequence[Evidence], reading: Reading | None
-) -> Figures:
+    model: str | None, outcome: Outcome, evidence: Sequence[Evidence], reading: Reading | None, at_most: float
+) -> Figures | Later:
     if reading is not None and reading.usage.embedding_tokens:
         return Figures(usage=reading.usage, sources=Sources(embedding=Provenance.REPORTED), reading=reading)
     inputs = first(evidence, "inputs") if outcome is Outcome.COMPLETED else None
     if inputs is None:
         return Figures(usage=Usage(), sources=_sources(outcome, embedding=Provenance.MISSING), reading=reading)
+    later = functools.partial(_counted_embedding, model, inputs, reading)
+    return later if _length(inputs) > at_most else later()
+
+
+def _counted_embedding(model: str | None, inputs: Sequence[str | Sequence[int]], reading: Reading | None) -> Figures:
     from token_callbacks.counting import count_embedding  # not before something has to be counted
 
     count = count_embedding(model=model, inputs=inputs)
@@ -125,9 +157,14 @@ def _settle_embedding(
     )
 
 
-def _settle_llm(
-    model: str | None, outcome: Outcome, evidence: Sequence[Evidence], reading: Reading | None, teller: Evidence | None
-) -> Figures:
+def _settle_llm(  # noqa: PLR0917 - told to nobody but settle
+    model: str | None,
+    outcome: Outcome,
+    evidence: Sequence[Evidence],
+    reading: Reading | None,
+    teller: Evidence | None,
+    at_most: float,
+) -> Figures | Later:
     usage = Usage() if reading is None else reading.usage
     is_cut = outcome is not Outcome.COMPLETED and not (teller is not None and teller.has_last_word())
     if usage.prompt_tokens and usage.completion_tokens and not is_cut:
@@ -135,17 +172,23 @@ def _settle_llm(
     back: Completion | None = first(evidence, "completion")
     # A call that failed before anything came back was most likely not billed: its prompt is not counted as if it were.
     sent: Prompt | None = None if is_cut and back is None else first(evidence, "prompt")
-    if usage.prompt_tokens == 0 and _is_word(usage, back, teller):
-        prompt = _Figure(0, Provenance.REPORTED)
-    else:
-        prompt = _prompt_figure(usage.prompt_tokens, model, sent)
-    completion = _completion_figure(usage.completion_tokens, model, back, sent, is_cut)
-    return Figures(
-        usage=msgspec.structs.replace(usage, prompt_tokens=prompt.tokens, completion_tokens=completion.tokens),
-        sources=_sources(outcome, prompt=prompt.source, completion=completion.source),
-        counting_method=completion.method or prompt.method,
-        reading=reading,
-    )
+    has_no_prompt = usage.prompt_tokens == 0 and _is_word(usage, back, teller)
+
+    def later() -> Figures:
+        told = usage.prompt_tokens
+        prompt = _Figure(0, Provenance.REPORTED) if has_no_prompt else _prompt_figure(told, model, sent)
+        completion = _completion_figure(usage.completion_tokens, model, back, sent, is_cut)
+        return Figures(
+            usage=msgspec.structs.replace(usage, prompt_tokens=prompt.tokens, completion_tokens=completion.tokens),
+            sources=_sources(outcome, prompt=prompt.source, completion=completion.source),
+            counting_method=completion.method or prompt.method,
+            reading=reading,
+        )
+
+    length = 0 if sent is None or usage.prompt_tokens else _length(sent.messages) + _length(sent.tools)
+    if back is not None and (is_cut or not usage.completion_tokens):
+        length += len(back.text) + _length(back.tool_calls)
+    return later if length > at_most else later()
 
 
 def _is_word(usage: Usage, back: Completion | None, teller: Evidence | None) -> bool:

@@ -9,6 +9,7 @@ makes no record. This is what removes LlamaIndex's double events and LiteLLM und
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import itertools
 import logging
@@ -24,8 +25,9 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import msgspec
 
-from token_callbacks.evidence import Evidence, Figures, settle, unsettled
+from token_callbacks.evidence import Evidence, Figures, Later, settle, unsettled
 from token_callbacks.records import CallRecord, Operation, Outcome
+from token_callbacks.worker import Worker
 
 _log = logging.getLogger("token_callbacks")
 
@@ -182,6 +184,7 @@ class Ledger:
         self.lock = threading.RLock()
         self._call_closed = threading.Condition(self.lock)
         self._waiting = 0
+        self._worker = Worker()
         self._call_ids = map(f"{secrets.token_hex(8)}-{{}}".format, itertools.count(1))
 
     def join(self, participant: Participant) -> None:
@@ -280,18 +283,23 @@ class Ledger:
         # What a broken stream delivered, the call around it may have seen; and what a mere request was about.
         if ending.outcome is not Outcome.COMPLETED or call.ends_with_outer:
             evidence = (*evidence, *(witness for witness in _outer_evidence(call) if witness not in evidence))
+        is_over = True
         try:
             if call.is_wrapper:
                 self._end_inner(call, ending, evidence)
             # Who has an answer though every request failed, as far as one was seen, has it from somewhere else.
             if not call.is_wrapper or (ending.outcome is Outcome.COMPLETED and _have_failed(call.inner)):
-                self._deliver(call, _receivers(call), ending, evidence)
+                is_over = self._deliver(call, _receivers(call), ending, evidence)
         finally:
             call.inner = []  # inner calls know their wrapper: without the cycle all of them go at once
-            self._under_way.pop(call, None)
-            if self._waiting:  # looked at after the call is out: who waits was there first, or finds it gone
-                with self._call_closed:
-                    self._call_closed.notify_all()
+            if is_over:
+                self._forget(call)
+
+    def _forget(self, call: OpenCall) -> None:
+        self._under_way.pop(call, None)
+        if self._waiting:  # looked at after the call is out: who waits was there first, or finds it gone
+            with self._call_closed:
+                self._call_closed.notify_all()
 
     def _end_inner(self, wrapper: OpenCall, ending: Ending, evidence: Sequence[Evidence]) -> None:
         for call in [call for call in wrapper.inner if call.is_open]:
@@ -306,21 +314,53 @@ class Ledger:
 
     def _deliver(
         self, call: OpenCall, receivers: Sequence[Receiver], ending: Ending, evidence: Sequence[Evidence]
+    ) -> bool:
+        """Settle a call and give it to those who want it; tells whether that is done, and not left to the worker."""
+        if not receivers:
+            return True
+        described = self._describe(call, ending.outcome, evidence)
+        figures, names = described or (unsettled(call.operation), (None, None))
+        ended_at = self.clock()
+        if isinstance(figures, Figures):
+            self._hand_out(call, receivers, ending, ended_at, figures, names)
+            return True
+        count = self.shielded(figures)
+
+        def finish() -> None:
+            try:
+                counted = count() or unsettled(call.operation)
+                self._hand_out(call, receivers, ending, ended_at, counted, names)
+            finally:
+                self._forget(call)
+
+        # In this context, so that a fault is noted in the run that is current here.
+        self._worker.submit(call, functools.partial(contextvars.copy_context().run, self.shielded(finish)))
+        return False
+
+    def _hand_out(  # noqa: PLR0917 - what a draft is made of
+        self,
+        call: OpenCall,
+        receivers: Sequence[Receiver],
+        ending: Ending,
+        ended_at: datetime,
+        figures: Figures,
+        names: tuple[str | None, str | None],
     ) -> None:
-        if receivers:
-            described = self._describe(call, ending.outcome, evidence)
-            figures, names = described or (unsettled(call.operation), (None, None))
-            draft = Draft(
-                call=call,
-                call_id=next(self._call_ids),
-                ending=ending,
-                ended_at=self.clock(),
-                figures=figures,
-                names=names,
-            )
-            with self.lock:
-                for receiver in receivers:
-                    receiver.receive(draft)
+        draft = Draft(
+            call=call,
+            call_id=next(self._call_ids),
+            ending=ending,
+            ended_at=ended_at,
+            figures=figures,
+            names=names,
+        )
+        with self.lock:
+            for receiver in receivers:
+                receiver.receive(draft)
+
+    def finish_counting(self, is_wanted: Callable[[OpenCall], bool]) -> None:
+        """Count, here and now, what the worker has not begun of the wanted calls."""
+        self._worker.finish(lambda call: isinstance(call, OpenCall) and is_wanted(call))
 
     def call_gone(self, call: OpenCall, outcome: Outcome) -> None:
         """Note, for a finalizer, that the host dropped a call's stream: the next open or drain closes the call.
@@ -343,6 +383,7 @@ class Ledger:
         On the thread of a running event loop there is no wait for end events, which the loop itself would deliver.
         """
         self._close_gone()
+        self.finish_counting(is_wanted)
         deadline = time.monotonic() + seconds
         wait_for_events = not _is_in_event_loop()
         with self._call_closed:
@@ -385,6 +426,7 @@ class Ledger:
         for call in tuple(self._under_way):
             if call.is_answered and is_wanted(call):
                 self.close_call(call, outcome=Outcome.COMPLETED)
+        self.finish_counting(is_wanted)
 
     def shielded(self, function: Callable[_P, _T]) -> Callable[_P, _T | None]:
         """Wrap a function that the host's program runs through: what it raises is counted, logged, and goes no further.
@@ -439,9 +481,12 @@ def _receivers(call: OpenCall) -> Sequence[Receiver]:
 
 def _describe(
     call: OpenCall, outcome: Outcome, evidence: Sequence[Evidence]
-) -> tuple[Figures, tuple[str | None, str | None]]:
+) -> tuple[Figures | Later, tuple[str | None, str | None]]:
     """Settle a call's figures, and tell the response's id and its model."""
-    figures = settle(call.operation, call.model, outcome, evidence)
+    # On an event loop not even the first vocabulary is read.
+    is_first = "token_callbacks.counting" not in sys.modules and _is_in_event_loop()
+    at_most = 0 if is_first else INLINE_CHARACTERS
+    figures = settle(call.operation, call.model, outcome, evidence, at_most=at_most)
     response_id = response_model = None
     for witness in evidence:
         response_id = response_id or witness.response_id()
@@ -464,6 +509,9 @@ def _is_in_event_loop() -> bool:
 
 
 _POLL_SECONDS = 0.002
+
+INLINE_CHARACTERS = 8192
+"""So much is counted where a call ends; more, by the worker."""
 
 _process_ledger = Ledger()
 
