@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 from token_callbacks import hooks
 from token_callbacks.errors import CounterClosed, InvalidArgument, UnknownOption
@@ -140,17 +140,32 @@ class TokenCounter:
             tools=tools,
         )
 
-    def register_tokenizer(self, pattern: str, tokenizer: Tokenizer) -> None:
+    def register_tokenizer(
+        self, pattern: str, tokenizer: Tokenizer | None = None, *, endpoint: str | None = None
+    ) -> None:
         """Count the models whose name matches a glob by your own tokenizer, where their provider tells no usage.
 
         It holds for every counter of this process, as the hooks do. ``counting.registry.register_tokenizer`` tells how
-        names are matched, what ``tokenizer`` returns and what happens when it fails.
+        names are matched, what ``tokenizer`` returns and what happens when it fails. ``endpoint``, instead of it, is
+        the address of the server that runs them, if it can count: vLLM's, llama-server's, llama-cpp-python's, or one
+        with Anthropic's ``count_tokens``. It is asked by a thread of ours, 2 s at most, and never while a caller waits;
+        ``counting_method`` in the record tells which way it was asked, or what counted here instead.
 
-        Raises ``InvalidArgument`` for what is no glob or cannot be called.
+        Raises ``InvalidArgument`` for what is no glob, cannot be called, or is no address.
         """
+        if (tokenizer is None) == (endpoint is None):
+            raise InvalidArgument(
+                "register_tokenizer takes a tokenizer or an endpoint: register_tokenizer('my-model*', tokenize) or"
+                " register_tokenizer('my-model*', endpoint='http://127.0.0.1:8000')"
+            )
+        if endpoint is not None:
+            from token_callbacks.servers import register
+
+            register(pattern, endpoint)
+            return
         from token_callbacks.counting.registry import register_tokenizer
 
-        register_tokenizer(pattern, tokenizer)
+        register_tokenizer(pattern, cast("Tokenizer", tokenizer))
 
     @property
     def default_run(self) -> Run:

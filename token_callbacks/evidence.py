@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from token_callbacks.records import Operation, Outcome, Provenance, Sources, Usage
+from token_callbacks.servers import server_for
 from token_callbacks.usage import Reading
 
 
@@ -188,7 +189,8 @@ def _settle_llm(  # noqa: PLR0917 - told to nobody but settle
     length = 0 if sent is None or usage.prompt_tokens else _length(sent.messages) + _length(sent.tools)
     if back is not None and (is_cut or not usage.completion_tokens):
         length += len(back.text) + _length(back.tool_calls)
-    return later if length > at_most else later()
+    is_long = length > (at_most if server_for(model) is None else -1)  # a server is not waited for here
+    return later if is_long and at_most < math.inf else later()
 
 
 def _is_word(usage: Usage, back: Completion | None, teller: Evidence | None) -> bool:
@@ -208,6 +210,9 @@ def _prompt_figure(told: int | None, model: str | None, sent: Prompt | None) -> 
         return _Figure(told, Provenance.REPORTED)
     if sent is None:
         return _Figure(None, Provenance.MISSING)
+    server = server_for(model)
+    if server is not None and (told_by := server.count_prompt(str(model), sent.messages, sent.tools)) is not None:
+        return _Figure(told_by[0], Provenance.COUNTED, told_by[1])
     from token_callbacks.counting import count_prompt
 
     count = count_prompt(model=model, messages=sent.messages, tools=sent.tools, response_format=sent.response_format)
@@ -222,13 +227,23 @@ def _completion_figure(
         return _Figure(told, Provenance.REPORTED)
     if back is None:
         return _Figure(told, Provenance.MISSING if told is None else Provenance.PARTIAL)
+    tokens, grade, method = _counted_completion(model, back, sent)
+    if is_cut:  # what a cut stream told may be a placeholder from its first event
+        return _Figure(max(told or 0, tokens), Provenance.PARTIAL, method)
+    return _Figure(tokens, grade, method)
+
+
+def _counted_completion(model: str | None, back: Completion, sent: Prompt | None) -> tuple[int, Provenance, str | None]:
+    server = server_for(model)
+    if server is not None and not back.tool_calls:
+        told_by = server.count_text(str(model), back.text)
+        if told_by is not None:
+            return told_by[0], Provenance.COUNTED, told_by[1]
     from token_callbacks.counting import count_completion
 
     tools = () if sent is None else sent.tools
     count = count_completion(model=model, text=back.text, tool_calls=back.tool_calls, tools=tools)
-    if is_cut:  # what a cut stream told may be a placeholder from its first event
-        return _Figure(max(told or 0, count.tokens), Provenance.PARTIAL, count.method)
-    return _Figure(count.tokens, _grade(count.exact), count.method)
+    return count.tokens, _grade(count.exact), count.method
 
 
 _BOTH_REPORTED = Sources(prompt=Provenance.REPORTED, completion=Provenance.REPORTED)
