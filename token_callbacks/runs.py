@@ -7,6 +7,7 @@ copies: into asyncio tasks, ``asyncio.to_thread`` and LlamaIndex's own threads, 
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -102,6 +103,21 @@ class Run:
         self.owner.require_open()
         return Step(self, checked_name(name, "step"))
 
+    def bind(self, target: Any) -> Any:
+        """Carry this run, and the step that is current in it now, to where Python does not carry it by itself.
+
+        A function or coroutine function is then called in the run, on whatever thread; an iterator or generator, sync
+        or async, makes each of its steps in the run, whoever reads it; a coroutine is awaited in it; and an executor
+        works in it: ``with ThreadPoolExecutor() as pool: run.bind(pool).map(ask, questions)``. ``asyncio`` tasks,
+        ``asyncio.to_thread`` and LlamaIndex's own threads need none of this.
+
+        Raises ``InvalidArgument`` for anything else, and for a pool of processes.
+        """
+        from token_callbacks.binding import bound  # concurrent.futures costs more than all of this package
+
+        step = next((link.step for link in chain_from(current_scope()) if link.run is self), None)
+        return bound(functools.partial(_within, self, step), target)
+
 
 class Scope:
     """One link in the chain of open runs and steps; also the seat that a counter takes in a call made there."""
@@ -141,6 +157,15 @@ def enter(run: Run, step: str | None) -> Scope:
     scope = Scope(run, step, _innermost.get())
     _innermost.set(scope)
     return scope
+
+
+@contextlib.contextmanager
+def _within(run: Run, step: str | None) -> Iterator[None]:
+    token = _innermost.set(Scope(run, step, _innermost.get()))
+    try:
+        yield
+    finally:
+        _innermost.reset(token)
 
 
 def leave(scope: Scope, error: BaseException | None) -> None:
