@@ -334,7 +334,7 @@ def _summary(run: Run, now: datetime) -> RunSummary:
         cost=None,
         by_model=totals.by_model,
         by_step=totals.by_step,
-        by_agent=[],
+        by_agent=totals.by_agent,
         budget=None,
         including_nested=_including_nested(run),
         internal_errors=run.internal_errors,

@@ -88,6 +88,8 @@ class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     seats: Sequence[Seat]
     outer: OpenCall | None
     started_at: datetime
+    agent: str | None = None
+    """Who makes it, where the framework tells."""
     inner: list[OpenCall] = []
     listeners: list[Receiver] = []
     first_token_at: datetime | None = None
@@ -139,6 +141,7 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
             call_id=self.call_id,
             run_id=run_id,
             step=step,
+            agent=call.agent,
             framework=call.framework,
             operation=call.operation,
             provider=call.provider,
@@ -252,6 +255,7 @@ class Ledger:
             started_at=self.clock(),
         )
         if origin.outer is not None:
+            call.agent = origin.outer.agent
             origin.outer.is_wrapper = True
             origin.outer.inner.append(call)
         self._under_way[call] = None

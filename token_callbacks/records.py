@@ -143,6 +143,8 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Ours, unique."""
     run_id: str
     step: str | None
+    agent: str | None = None
+    """The LlamaIndex agent that made the call, by its name."""
     framework: str
     """Whose hook saw the call: ``llama_index`` or ``litellm``; ``stream`` for ``counter.stream(...)``."""
     operation: Operation

@@ -53,6 +53,7 @@ class Totals:
 
     __slots__ = (
         "_abandoned",
+        "_agents",
         "_cached",
         "_details",
         "_doubted",
@@ -75,6 +76,7 @@ class Totals:
         self._source_tokens = dict.fromkeys(Provenance, 0)
         self._models: dict[str | None, _Group] = {}
         self._steps: dict[str | None, _Group] = {}
+        self._agents: dict[str | None, _Group] = {}
         self._lower_bound = False
         for record in records:
             self.add(record)
@@ -103,6 +105,8 @@ class Totals:
         _group(self._models, record.model).add(*figures)
         if record.step is not None:
             _group(self._steps, record.step).add(*figures)
+        if record.agent is not None:
+            _group(self._agents, record.agent).add(*figures)
         weakest = sources.weakest
         self._source_calls[weakest] += 1
         if (weakest is Provenance.PARTIAL or weakest is Provenance.MISSING) and outcome is not Outcome.NOT_STARTED:
@@ -176,6 +180,11 @@ class Totals:
     def by_step(self) -> list[GroupTotals]:
         """Totals by step, in order of first use; calls outside any step are in none."""
         return _rows(self._steps)
+
+    @property
+    def by_agent(self) -> list[GroupTotals]:
+        """Totals by agent, in order of first use; calls that no agent made are in none."""
+        return _rows(self._agents)
 
 
 def _group(groups: dict[str | None, _Group], name: str | None) -> _Group:

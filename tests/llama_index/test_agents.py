@@ -200,3 +200,32 @@ def _server(loopback: Loopback, script: Any) -> LoopbackServer:
 
 async def _ask(agent: Any) -> None:
     await agent.run(QUESTION)
+
+
+@INTEGRATIONS
+@STREAMING
+def test_each_agents_calls_are_summed_by_its_name(
+    loopback: Loopback, counter: TokenCounter, memory: MemorySink, integration: str, *, streaming: bool
+) -> None:
+    """The porter asked once, the librarian twice, and the summary tells their tokens apart."""
+    server = loopback(replies=hand_over, stream_usage="always_last")
+
+    async def ask() -> Run:
+        async with counter.run("library") as run:
+            await two_agents(BUILDERS[integration](server), streaming=streaming).run(QUESTION)
+        return run
+
+    summary = asyncio.run(ask()).summary
+
+    assert ["porter", "librarian", "librarian"] == [record.agent for record in memory.records]
+    assert [("porter", 1), ("librarian", 2)] == [(group.name, group.calls) for group in summary.by_agent]
+    assert summary.total_llm_tokens == sum(group.total_llm_tokens for group in summary.by_agent)
+
+
+def test_a_call_that_no_agent_makes_has_none(loopback: Loopback, counter: TokenCounter, memory: MemorySink) -> None:
+    """A plain chat is nobody's turn."""
+    with counter.run("plain") as run:
+        BUILDERS["OpenAI"](loopback()).chat(MESSAGES)
+
+    assert [None] == [record.agent for record in memory.records]
+    assert [] == run.summary.by_agent

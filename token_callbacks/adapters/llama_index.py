@@ -211,6 +211,8 @@ class Tracker:
         self._ledger = ledger
         self._spans: dict[str, tuple[str | None, Any]] = {}
         """The open spans: the span around each, and the object whose method it is."""
+        self._agents: dict[str, str] = {}
+        """The agents at work, by the span of their step."""
         self._seen_below = set(SENT_OVER_HTTPX)
         self.calls: dict[str, LlmEvidence] = {}
         """The open LLM calls, by span."""
@@ -221,13 +223,19 @@ class Tracker:
 
     # --- spans
 
-    def enter_span(self, span_id: str, parent_id: str | None, instance: object) -> None:
-        """Remember a span."""
+    def enter_span(self, span_id: str, parent_id: str | None, instance: object, arguments: object) -> None:
+        """Remember a span, and the agent whose step it is."""
         self._spans[span_id] = (parent_id, instance)
+        event = part(arguments, "ev")  # a step of a workflow; those of agents name the agent
+        agent = None if event is None else _text(part(event, "current_agent_name"))
+        if agent is not None:
+            self._agents[span_id] = agent
 
     def exit_span(self, span_id: str, result: object) -> None:
         """Forget a span; if it was a call that returned a stream, watch the stream."""
         self._spans.pop(span_id, None)
+        if self._agents:
+            self._agents.pop(span_id, None)
         evidence = self.calls.get(span_id)
         if evidence is not None and isinstance(result, types.GeneratorType | types.AsyncGeneratorType):
             evidence.call.streamed = True
@@ -241,6 +249,8 @@ class Tracker:
     def drop_span(self, span_id: str, error: BaseException | None) -> None:
         """Forget a span that raised; if it was a call, the call failed."""
         self._spans.pop(span_id, None)
+        if self._agents:
+            self._agents.pop(span_id, None)
         outcome = Outcome.CANCELLED if error is not None and is_cancellation(error) else Outcome.FAILED
         if isinstance(error, BudgetExceeded):  # our own refusal, before anything is sent
             outcome = Outcome.NOT_STARTED
@@ -332,13 +342,23 @@ class Tracker:
     def _open(self, operation: Operation, event: Any) -> OpenCall:
         description = event.model_dict
         outer = self._enclosing(self._spans.get(event.span_id, _NO_SPAN)[0])
-        return self._ledger.open_call(
+        call = self._ledger.open_call(
             self._ledger.origin(FRAMEWORK, outer),
             framework=FRAMEWORK,
             operation=operation,
             provider=PROVIDERS.get(part(description, "class_name") or ""),
             model=_text(part(description, "model_name") or part(description, "model")),
         )
+        if self._agents:
+            call.agent = self._agent_of(event.span_id)
+        return call
+
+    def _agent_of(self, span_id: str | None) -> str | None:
+        while span_id is not None:
+            if span_id in self._agents:
+                return self._agents[span_id]
+            span_id = self._spans.get(span_id, _NO_SPAN)[0]
+        return None
 
     def _close(self, span_id: str, outcome: Outcome, error: BaseException | None) -> None:
         evidence = self.calls.pop(span_id)
@@ -443,7 +463,8 @@ def _span_handler(tracker: Tracker, ledger: Ledger) -> BaseSpanHandler[Any]:
     def enter(
         self: Any, id_: str, *args: Any, instance: object = None, parent_id: str | None = None, **kwargs: Any
     ) -> None:
-        tracker.enter_span(id_, parent_id, instance)
+        bound = kwargs.get("bound_args", args[0] if args else None)
+        tracker.enter_span(id_, parent_id, instance, getattr(bound, "arguments", None))
 
     @ledger.shielded
     def leave(self: Any, id_: str, *args: Any, result: object = None, **kwargs: Any) -> None:
