@@ -237,6 +237,11 @@ class TokenCounter:
         """Settle the run and step that a call opening now belongs to."""
         return self._current_scope() if framework in self.frameworks else None
 
+    def seat_in(self, run_id: str) -> Scope | None:
+        """Find the scope of an open run by its id."""
+        run = next((run for run in tuple(self._open_runs) if run.run_id == run_id), None)
+        return None if run is None else Scope(run, None, None)
+
     def note_internal_error(self) -> None:
         """Count a fault of ours in the run that is being written, else in the current one."""
         with self._ledger.lock:

@@ -64,6 +64,9 @@ class Participant(Protocol):
     def seat(self, framework: str) -> Seat | None:
         """Settle the run that a call opening now belongs to; ``None`` where calls of this framework are not wanted."""
 
+    def seat_in(self, run_id: str) -> Seat | None:
+        """Find the seat of an open run, for a caller who names it; ``None`` where it is not this counter's."""
+
     def note_internal_error(self) -> None:
         """Count a fault of ours in the current run."""
 
@@ -90,6 +93,8 @@ class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     started_at: datetime
     agent: str | None = None
     """Who makes it, where the framework tells."""
+    session_id: str | None = None
+    tags: list[str] = []
     inner: list[OpenCall] = []
     listeners: list[Receiver] = []
     first_token_at: datetime | None = None
@@ -142,6 +147,8 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
             run_id=run_id,
             step=step,
             agent=call.agent,
+            session_id=call.session_id,
+            tags=call.tags,
             framework=call.framework,
             operation=call.operation,
             provider=call.provider,
@@ -239,6 +246,11 @@ class Ledger:
                 seats.append(seat)
         return Origin(seats, outer)
 
+    def origin_in(self, run_id: str, origin: Origin) -> Origin:
+        """Settle that a call belongs to a run that its caller names, for the counter whose run it is."""
+        named = {participant: participant.seat_in(run_id) for participant in self._participants}
+        return Origin([named.get(seat.participant) or seat for seat in origin.seats], origin.outer)
+
     def open_call(
         self, origin: Origin, *, framework: str, operation: Operation, provider: str | None, model: str | None
     ) -> OpenCall:
@@ -256,6 +268,8 @@ class Ledger:
         )
         if origin.outer is not None:
             call.agent = origin.outer.agent
+            call.session_id = origin.outer.session_id
+            call.tags = origin.outer.tags
             origin.outer.is_wrapper = True
             origin.outer.inner.append(call)
         self._under_way[call] = None

@@ -145,6 +145,10 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     step: str | None
     agent: str | None = None
     """The LlamaIndex agent that made the call, by its name."""
+    session_id: str | None = None
+    """The caller's, as told to LiteLLM."""
+    tags: list[str] = []
+    """The caller's, as told to LiteLLM."""
     framework: str
     """Whose hook saw the call: ``llama_index`` or ``litellm``; ``stream`` for ``counter.stream(...)``."""
     operation: Operation

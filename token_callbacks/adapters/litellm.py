@@ -53,6 +53,13 @@ OPERATIONS = {
 
 _KEY = "_token_callbacks"
 
+RUN_KEY = "token_callbacks_run"
+"""In the ``metadata`` of a call, the id of the open run that it belongs to, where the context does not tell."""
+
+_MOST_TAGS = 20
+_LONGEST_WORD = 200
+"""Characters of a session id or a tag; what is longer is something else."""
+
 _latest: contextvars.ContextVar[weakref.ref[CallState] | None] = contextvars.ContextVar("litellm_call", default=None)
 """The call that was begun last in this context: LiteLLM sends a call's request in the context that began it."""
 
@@ -283,6 +290,10 @@ class Listener:
 
     def _open(self, origin: Origin, operation: Operation, details: Mapping[str, Any], messages: Any) -> OpenCall:
         options = details.get("optional_params") or {}
+        params = details.get("litellm_params")
+        metadata = part(params, "metadata")
+        if (run_id := _text(part(metadata, RUN_KEY))) is not None:
+            origin = self._ledger.origin_in(run_id, origin)
         call = self._ledger.open_call(
             origin,
             framework=FRAMEWORK,
@@ -293,6 +304,9 @@ class Listener:
         call.streamed = details.get("stream") is True or part(options, "stream") is True
         request = details.get("input") if operation is Operation.EMBEDDING else messages
         call.evidence = LiteLLMEvidence(operation, request, part(options, "tools"))
+        call.session_id = _word(part(params, "litellm_session_id")) or _word(part(metadata, "session_id"))
+        tags = part(metadata, "tags")
+        call.tags = [tag for tag in tags[:_MOST_TAGS] if _word(tag)] if isinstance(tags, list) else []
         call.reports_late = True
         call.is_asked_once = operation is not Operation.EMBEDDING  # Bedrock's Titan is sent text by text
         return call
@@ -575,6 +589,10 @@ def _dicts(values: Any) -> list[Mapping[str, Any]]:
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_WORD else None
 
 
 def _is_text(value: object) -> bool:
