@@ -74,7 +74,7 @@ def _nothing(method: str, path: str) -> None:
     """Stand in for the tap that was taken out."""
 
 
-_installed: _Installed | None = None
+_installed: _Installed | None = globals().get("_installed")  # a reload of this module keeps the hooks that are in
 
 
 def install(ledger: Ledger) -> None:

@@ -21,7 +21,7 @@ import json
 import sys
 import weakref
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import litellm
 import litellm.utils
@@ -60,7 +60,9 @@ _MOST_TAGS = 20
 _LONGEST_WORD = 200
 """Characters of a session id or a tag; what is longer is something else."""
 
-_latest: contextvars.ContextVar[weakref.ref[CallState] | None] = contextvars.ContextVar("litellm_call", default=None)
+_latest: contextvars.ContextVar[weakref.ref[CallState] | None] = globals().get("_latest") or contextvars.ContextVar(
+    "litellm_call", default=None
+)
 """The call that was begun last in this context: LiteLLM sends a call's request in the context that began it."""
 
 
@@ -212,7 +214,7 @@ class Listener:
         """Take that the code running right now is about to send this call's request, in whatever context."""
         details = part(logging_obj, "model_call_details")
         state = details.get(_KEY) if isinstance(details, Mapping) else None
-        if isinstance(state, CallState):
+        if _is_state(state):
             _latest.set(weakref.ref(state))
 
     def pass_event(self, details: MutableMapping[str, Any], text: str) -> None:
@@ -280,13 +282,13 @@ class Listener:
 
     def _state(self, details: MutableMapping[str, Any]) -> CallState:
         state = details.get(_KEY)
-        if not isinstance(state, CallState):
+        if not _is_state(state):
             state = details[_KEY] = self._new_state()
         return state
 
     def _call(self, details: MutableMapping[str, Any]) -> OpenCall | None:
         state = details.get(_KEY)
-        return state.call if isinstance(state, CallState) else None
+        return state.call if _is_state(state) else None
 
     def _open(self, origin: Origin, operation: Operation, details: Mapping[str, Any], messages: Any) -> OpenCall:
         options = details.get("optional_params") or {}
@@ -497,8 +499,8 @@ _CALLBACK_LISTS = (
     "_async_failure_callback",
 )
 
-_listener = Listener(process_ledger())
-_installed: _Installed | None = None
+_listener: Listener = globals().get("_listener") or Listener(process_ledger())
+_installed: _Installed | None = globals().get("_installed")  # a reload of this module keeps the hooks that are in
 _proxy_callback: LiteLLMTokenCallback | None = None
 
 
@@ -525,6 +527,11 @@ def __getattr__(name: str) -> object:
     if _proxy_callback is None:
         _proxy_callback = LiteLLMTokenCallback()
     return _proxy_callback
+
+
+def _is_state(value: object) -> TypeGuard[CallState]:
+    # By name: a call may have begun before this module, and with it the class, was loaded again.
+    return type(value).__name__ == CallState.__name__
 
 
 def _do_nothing(*args: Any) -> None:

@@ -516,7 +516,7 @@ class _Installed:
         ledger.remove_locator(self.tracker.enclosing)
 
 
-_installed: _Installed | None = None
+_installed: _Installed | None = globals().get("_installed")  # a reload of this module keeps the hooks that are in
 
 
 def install(ledger: Ledger) -> None:
