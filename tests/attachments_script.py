@@ -18,11 +18,6 @@ from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.litellm import LiteLLM
 from llama_index.llms.openai import OpenAI
 
-import token_callbacks.adapters.aiohttp
-import token_callbacks.adapters.botocore
-import token_callbacks.adapters.httpx
-import token_callbacks.adapters.litellm
-import token_callbacks.adapters.llama_index
 from loopback_server import LoopbackServer
 from token_callbacks import LiteLLMTokenCallback, TokenCounter
 from token_callbacks.ledger import process_ledger

@@ -1,4 +1,4 @@
-"""Attached twice, by two counters, by callbacks beside them, and by adapters that were loaded again: still one record."""
+"""Attached twice, by two counters, by callbacks beside them, by adapters that were loaded again: still one record."""
 
 from __future__ import annotations
 

@@ -236,10 +236,18 @@ class Ledger:
     def enclosing_call(self, *, besides: Callable[[], OpenCall | None] | None = None) -> OpenCall | None:
         """Find the open call that the code running right now was called by; innermost framework first.
 
+        That a call is still open in this context does not make it the caller: its end may only be told late, or its
+        stream be half read, while another framework's call, made after it and not around it, sends its request.
         ``besides``: the locator of the framework that asks, if the call has to be another one's.
         """
-        others = (locator for locator in self._locators if locator != besides)
-        return next((call for locator in others if (call := locator()) is not None), None)
+        found: OpenCall | None = None
+        for locator in self._locators:
+            call = None if locator == besides else locator()
+            if call is not None and (
+                found is None or (call.started_at > found.started_at and not _is_around(call, found))
+            ):
+                found = call
+        return found
 
     def origin(self, framework: str, outer: OpenCall | None = None) -> Origin:
         """Settle who makes a call, from the context of the caller.
@@ -499,6 +507,13 @@ _NOT_FAILED = (Outcome.COMPLETED, Outcome.ABANDONED)
 
 def _have_failed(calls: Sequence[OpenCall]) -> bool:
     return bool(calls) and all(call.failure is not None for call in calls)
+
+
+def _is_around(outer: OpenCall, call: OpenCall) -> bool:
+    link = call.outer
+    while link is not None and link is not outer:
+        link = link.outer
+    return link is not None
 
 
 def _seat_of(participant: Participant, call: OpenCall) -> Seat | None:

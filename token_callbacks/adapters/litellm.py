@@ -185,7 +185,9 @@ class Listener:
         state = self._state(details)
         if state.call is None:
             state.call = self._open(state.origin, operation, details, messages)
-        elif not state.call.is_open:  # a fallback or retry in LiteLLM's same dict
+        elif state.call.is_open:
+            state.call.is_answered = False  # one request of several: Bedrock's Titan embeds text by text
+        else:  # a fallback or retry in LiteLLM's same dict
             attempt = state.call.attempt + 1
             state.call = self._open(state.origin, operation, details, messages)
             state.call.attempt = attempt
@@ -265,7 +267,8 @@ class Listener:
         latest = _latest.get()
         state = None if latest is None else latest()
         call = None if state is None else state.call or self._unannounced(state)
-        return call if call is not None and call.is_open else None
+        # An answered one sends nothing any more, though LiteLLM tells of its end later.
+        return call if call is not None and call.is_open and not call.is_answered else None
 
     def _unannounced(self, state: CallState) -> OpenCall | None:
         """Open an embedding that sends its request without a word before: ``ollama``'s (LiteLLM 1.106.2)."""
