@@ -30,7 +30,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from token_callbacks.counter import TokenCounter, shared_counter
 from token_callbacks.errors import InvalidArgument
 from token_callbacks.evidence import Completion, Prompt
-from token_callbacks.hooks import Patches
+from token_callbacks.hooks import Once, Patches
 from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
@@ -498,23 +498,11 @@ _CALLBACK_LISTS = (
 )
 
 _listener = Listener(process_ledger())
-_installed: _Installed | None = None
+_once = Once(_Installed)
 _proxy_callback: LiteLLMTokenCallback | None = None
 
 
-def install(ledger: Ledger) -> None:
-    """Hook LiteLLM, once however often it is called."""
-    global _installed
-    if _installed is None:
-        _installed = _Installed(ledger)
-
-
-def uninstall() -> None:
-    """Take the handler and the wrappers out of LiteLLM."""
-    global _installed
-    if _installed is not None:
-        _installed.remove()
-        _installed = None
+install, uninstall = _once.install, _once.uninstall
 
 
 def __getattr__(name: str) -> object:

@@ -500,6 +500,7 @@ class _Installed:
     """The hooks, while they are in."""
 
     def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self.tracker = Tracker(ledger)
         self.event_handler = _event_handler(self.tracker, ledger)
         self.span_handler = _span_handler(self.tracker, ledger)
@@ -508,30 +509,16 @@ class _Installed:
         root.add_span_handler(self.span_handler)
         ledger.add_locator(self.tracker.enclosing)
 
-    def remove(self, ledger: Ledger) -> None:
+    def remove(self) -> None:
         # By identity: LlamaIndex's handlers compare by field values, and list.remove() could take another one's.
         root = get_dispatcher()
         root.event_handlers = [handler for handler in root.event_handlers if handler is not self.event_handler]
         root.span_handlers = [handler for handler in root.span_handlers if handler is not self.span_handler]
-        ledger.remove_locator(self.tracker.enclosing)
+        self._ledger.remove_locator(self.tracker.enclosing)
 
 
-_installed: _Installed | None = None
-
-
-def install(ledger: Ledger) -> None:
-    """Hook LlamaIndex's root dispatcher, once however often it is called."""
-    global _installed
-    if _installed is None:
-        _installed = _Installed(ledger)
-
-
-def uninstall() -> None:
-    """Take the handlers out of LlamaIndex's root dispatcher."""
-    global _installed
-    if _installed is not None:
-        _installed.remove(process_ledger())
-        _installed = None
+_once = hooks.Once(_Installed)
+install, uninstall = _once.install, _once.uninstall
 
 
 class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -688,10 +675,11 @@ class TokenCountingHandler(BaseCallbackHandler):
         """Do nothing."""
 
     def _listen(self) -> None:
-        if _installed is None:  # uninstalled since
+        if _once.current is None:  # uninstalled since
             self._attach()
         # LlamaIndex's instrumentation event of the same start comes first, in the same span (0.14.25).
-        call = _installed.tracker.call_of(active_span_id.get()) if _installed is not None else None
+        installed = _once.current
+        call = None if installed is None else installed.tracker.call_of(active_span_id.get())
         if call is not None and self not in call.listeners:
             call.listeners.append(self)
 
