@@ -64,7 +64,7 @@ def test_the_summary_opens_with_lavagues_four_keys(counter: TokenCounter) -> Non
     assert SUMMARY_KEYS == list(summary)
     assert [1605, 1729, 512, 2241] == [summary[key] for key in FOUR_KEYS]
     assert [int] * 4 == [type(summary[key]) for key in FOUR_KEYS]
-    assert ["reported", "counted", "estimated", "partial", "missing"] == list(summary["provenance"])
+    assert ["reported", "counted", "estimated", "partial", "missing", "error_tokens"] == list(summary["provenance"])
     assert {"calls": 2, "tokens": 3846} == summary["provenance"]["reported"]
     assert summary["started_at"].endswith("Z")
 

@@ -18,6 +18,9 @@ SCHEMA_VERSION = "1.0"
 Tokens = Annotated[int, msgspec.Meta(ge=0)]
 """A number of tokens."""
 
+Band = Annotated[float, msgspec.Meta(ge=0)]
+"""A relative error."""
+
 
 class Operation(enum.StrEnum):
     """What was asked of the provider."""
@@ -125,6 +128,10 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     embedding: Provenance | None = None
     prompt: Provenance | None = None
     completion: Provenance | None = None
+    embedding_error_band: Band | None = None
+    """How far off an estimate may be, relative: 0.04 is 4 % to either side. ``None``: it is no estimate, or unknown."""
+    prompt_error_band: Band | None = None
+    completion_error_band: Band | None = None
 
     @property
     def weakest(self) -> Provenance:
@@ -228,6 +235,8 @@ class ProvenanceShares(msgspec.Struct, frozen=True, kw_only=True):
     estimated: Share = Share()
     partial: Share = Share()
     missing: MissingShare = MissingShare()
+    error_tokens: Tokens = 0
+    """By how many tokens, in all, the figures with an error band may be off."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):

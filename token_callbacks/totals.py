@@ -6,6 +6,7 @@ thousand, and no record has to stay in memory. Folding the lines of the log give
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -58,6 +59,7 @@ class Totals:
         "_details",
         "_doubted",
         "_embedding_calls",
+        "_error_tokens",
         "_failed",
         "_lower_bound",
         "_models",
@@ -78,6 +80,7 @@ class Totals:
         self._steps: dict[str | None, _Group] = {}
         self._agents: dict[str | None, _Group] = {}
         self._lower_bound = False
+        self._error_tokens = 0.0
         for record in records:
             self.add(record)
 
@@ -126,6 +129,12 @@ class Totals:
             tokens[sources.prompt] += usage.prompt_tokens
         if usage.completion_tokens is not None and sources.completion is not None:
             tokens[sources.completion] += usage.completion_tokens
+        if sources.prompt_error_band is not None:
+            self._error_tokens += sources.prompt_error_band * (usage.prompt_tokens or 0)
+        if sources.completion_error_band is not None:
+            self._error_tokens += sources.completion_error_band * (usage.completion_tokens or 0)
+        if sources.embedding_error_band is not None:
+            self._error_tokens += sources.embedding_error_band * (usage.embedding_tokens or 0)
 
     @property
     def four(self) -> FourTotals:
@@ -164,7 +173,8 @@ class Totals:
             for source in Provenance
             if source is not Provenance.MISSING
         }
-        return ProvenanceShares(missing=MissingShare(calls=self._source_calls[Provenance.MISSING]), **shares)
+        missing = MissingShare(calls=self._source_calls[Provenance.MISSING])
+        return ProvenanceShares(missing=missing, error_tokens=math.ceil(round(self._error_tokens, 6)), **shares)
 
     @property
     def lower_bound(self) -> bool:

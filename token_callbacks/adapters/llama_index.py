@@ -110,12 +110,17 @@ class LlmEvidence:
     def prompt(self) -> Prompt | None:
         """Gather the messages or the prompt text, and the tools that were offered."""
         start = self.start
-        tools = part(start.additional_kwargs, "tools") or ()
+        sent = start.additional_kwargs
+        offered = {
+            "tools": part(sent, "tools") or (),
+            "tool_choice": part(sent, "tool_choice"),
+            "response_format": part(sent, "response_format"),
+        }
         if isinstance(start, LLMChatStartEvent):
-            return Prompt(messages=[_message(message) for message in start.messages], tools=tools)
+            return Prompt(messages=[_message(message) for message in start.messages], **offered)
         if part(start.model_dict, "is_chat_model"):
-            return Prompt(messages=[{"role": "user", "content": start.prompt}], tools=tools)
-        return Prompt(messages=start.prompt, tools=tools)
+            return Prompt(messages=[{"role": "user", "content": start.prompt}], **offered)
+        return Prompt(messages=start.prompt, **offered)
 
     def completion(self) -> Completion | None:
         """Join the deltas of a stream, or take the text of the response, with its tool calls."""
