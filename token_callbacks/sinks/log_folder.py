@@ -11,6 +11,7 @@ could not, it is used again and means nothing in another container.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -169,9 +170,14 @@ class LogFolder:
 
     @contextlib.contextmanager
     def reading(self, below: str | None, name: str) -> Iterator[IO[bytes]]:
-        """Open a regular file for reading."""
+        """Open a regular file for reading; what is none, a link say, is not found."""
         with self._directory(below) as folder:
-            descriptor = os.open(name, _READ, dir_fd=folder)
+            try:
+                descriptor = os.open(name, _READ, dir_fd=folder)
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise FileNotFoundError(f"{name} is a link") from error
+                raise
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise FileNotFoundError(f"{name} is not a file")
