@@ -28,6 +28,7 @@ FILE_MODE = 0o600
 RUNS = "runs"
 OPEN = "open"
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a planted fifo must not block either
 _MAKE = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _CALLS_NAME = re.compile(r"calls-\d{4}-\d\d-\d\d-(\d+-[0-9a-f]{8})(?:\.\d+)?\.jsonl")
@@ -198,8 +199,10 @@ class LogFolder:
         with self._directory(OPEN, make=True) as drafts, self._directory(below, make=True) as folder:
             descriptor = os.open(draft, os.O_WRONLY | _MAKE, FILE_MODE, dir_fd=drafts)
             try:
-                with os.fdopen(descriptor, "wb", buffering=0) as file:
-                    _write_whole(file.fileno(), content)
+                try:
+                    _write_whole(descriptor, content)
+                finally:
+                    os.close(descriptor)
                 os.replace(draft, name, src_dir_fd=drafts, dst_dir_fd=folder)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
@@ -230,24 +233,37 @@ class LogFolder:
     @contextlib.contextmanager
     def _directory(self, below: str | None, *, make: bool = False) -> Iterator[int]:
         # No descriptor of it is kept: it may be deleted and made anew under us.
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        if make:
-            self.path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-        top = os.open(self.path, flags)
+        descriptor = self._opened(below, make=make)
         try:
-            if below is None:
-                yield top
-                return
-            if make:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(below, FOLDER_MODE, dir_fd=top)
-            inner = os.open(below, flags | os.O_NOFOLLOW, dir_fd=top)
-            try:
-                yield inner
-            finally:
-                os.close(inner)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _opened(self, below: str | None, *, make: bool) -> int:
+        try:
+            top = os.open(self.path, _FOLDER)
+        except FileNotFoundError:
+            if not make:
+                raise
+            self.path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            top = os.open(self.path, _FOLDER)
+        if below is None:
+            return top
+        try:
+            return _opened_below(top, below, make=make)
         finally:
             os.close(top)
+
+
+def _opened_below(top: int, below: str, *, make: bool) -> int:
+    try:
+        return os.open(below, _FOLDER | os.O_NOFOLLOW, dir_fd=top)
+    except FileNotFoundError:
+        if not make:
+            raise
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(below, FOLDER_MODE, dir_fd=top)
+    return os.open(below, _FOLDER | os.O_NOFOLLOW, dir_fd=top)
 
 
 def _is_somebody_elses(link: os.stat_result, folder: os.stat_result) -> bool:
