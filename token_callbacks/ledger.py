@@ -182,7 +182,7 @@ class Ledger:
         self._locators: tuple[Callable[[], OpenCall | None], ...] = ()
         self._under_way: dict[OpenCall, None] = {}
         """The calls that are open, or being closed by some thread right now."""
-        self._gone: deque[tuple[OpenCall, Outcome]] = deque()
+        self._gone: deque[tuple[OpenCall, Outcome]]
         self._warned: set[tuple[str, str]] = set()
         self._start_afresh()
         self._describe = self.shielded(_describe)
@@ -190,7 +190,12 @@ class Ledger:
             os.register_at_fork(after_in_child=self._start_afresh)
 
     def _start_afresh(self) -> None:
-        # A forked child must not wait for a lock that a thread of its parent held, nor share its parent's ids.
+        # A forked child must not wait for a lock that a thread of its parent held, nor share its parent's ids, nor
+        # record the calls that were open at the fork: the parent does.
+        for call in self._under_way:
+            call.is_open = False
+        self._under_way = {}
+        self._gone = deque()
         self.lock = threading.RLock()
         self._call_closed = threading.Condition(self.lock)
         self._waiting = 0

@@ -48,6 +48,8 @@ class RunOutcome(enum.StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    """Its process died inside the run; the summary was made from the lines afterwards."""
 
 
 class Provenance(enum.StrEnum):
@@ -309,4 +311,19 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     including_nested: FourTotals
     internal_errors: Tokens
     """Faults inside token_callbacks, or of its log folder, while the run was on; each one is also logged."""
+    lost_records: Tokens = 0
+    """Calls that are in the figures above while the log folder, or another sink, did not take their record."""
     producer: Producer
+
+
+class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What the lines of a run do not tell of it: a file in ``open/`` until the run has its summary."""
+
+    schema_version: str = SCHEMA_VERSION
+    run_id: str
+    parent_run_id: str | None
+    name: str
+    tags: dict[str, str]
+    started_at: datetime
+    is_joined: bool = False
+    """Whether another process opened the run and this one only takes part."""

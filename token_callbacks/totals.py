@@ -45,6 +45,12 @@ class _Group:
         self.prompt += prompt
         self.completion += completion
 
+    def absorb(self, other: _Group) -> None:
+        self.calls += other.calls
+        self.embedding += other.embedding
+        self.prompt += other.prompt
+        self.completion += other.completion
+
 
 class Totals:
     """Running totals of records; not thread-safe, the ledger's lock guards it.
@@ -135,6 +141,31 @@ class Totals:
             self._error_tokens += sources.completion_error_band * (usage.completion_tokens or 0)
         if sources.embedding_error_band is not None:
             self._error_tokens += sources.embedding_error_band * (usage.embedding_tokens or 0)
+
+    def merged(self, other: Totals) -> Totals:
+        """Return the totals of the records of both."""
+        sums = Totals()
+        for part in (self, other):
+            sums._absorb(part)
+        return sums
+
+    def _absorb(self, other: Totals) -> None:
+        self._whole.absorb(other._whole)
+        self._embedding_calls += other._embedding_calls
+        self._failed += other._failed
+        self._abandoned += other._abandoned
+        self._retried += other._retried
+        self._cached += other._cached
+        self._doubted += other._doubted
+        self._lower_bound = self._lower_bound or other._lower_bound
+        self._details = [mine + theirs for mine, theirs in zip(self._details, other._details, strict=True)]
+        for source in Provenance:
+            self._source_calls[source] += other._source_calls[source]
+            self._source_tokens[source] += other._source_tokens[source]
+        groups = ((self._models, other._models), (self._steps, other._steps), (self._agents, other._agents))
+        for mine, theirs in groups:
+            for name, group in theirs.items():
+                _group(mine, name).absorb(group)
 
     @property
     def four(self) -> FourTotals:
