@@ -86,7 +86,10 @@ _R = TypeVar("_R", bound=Removable)
 
 
 class Once(Generic[_R]):
-    """What an adapter puts into its framework, once however often it is asked to."""
+    """What an adapter puts into its framework, once however often it is asked to.
+
+    The adapter keeps it over a reload of its module, so that what is in stays in, once.
+    """
 
     def __init__(self, make: Callable[[Ledger], _R]) -> None:
         self._make = make

@@ -186,6 +186,7 @@ class Ledger:
         self._warned: set[tuple[str, str]] = set()
         self._start_afresh()
         self._describe = self.shielded(_describe)
+        self._is_told = self.shielded(_is_told)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start_afresh)
 
@@ -232,10 +233,18 @@ class Ledger:
     def enclosing_call(self, *, besides: Callable[[], OpenCall | None] | None = None) -> OpenCall | None:
         """Find the open call that the code running right now was called by; innermost framework first.
 
+        That a call is still open in this context does not make it the caller: its end may only be told late, or its
+        stream be half read, while another framework's call, made after it and not around it, sends its request.
         ``besides``: the locator of the framework that asks, if the call has to be another one's.
         """
-        others = (locator for locator in self._locators if locator != besides)
-        return next((call for locator in others if (call := locator()) is not None), None)
+        found: OpenCall | None = None
+        for locator in self._locators:
+            call = None if locator == besides else locator()
+            if call is not None and (
+                found is None or (call.started_at > found.started_at and not _is_around(call, found))
+            ):
+                found = call
+        return found
 
     def origin(self, framework: str, outer: OpenCall | None = None) -> Origin:
         """Settle who makes a call, from the context of the caller.
@@ -296,7 +305,7 @@ class Ledger:
         name = error if error is None or isinstance(error, str) else type(error).__name__
         self._end(call, Ending(outcome, name, cached), evidence)
 
-    def _end(self, call: OpenCall, ending: Ending, evidence: Sequence[Evidence]) -> None:
+    def _end(self, call: OpenCall, ending: Ending, evidence: Sequence[Evidence], *, counts_here: bool = False) -> None:
         with self.lock:
             if not call.is_open:
                 return
@@ -309,10 +318,10 @@ class Ledger:
         is_over = True
         try:
             if call.is_wrapper:
-                self._end_inner(call, ending, evidence)
+                self._end_inner(call, ending, evidence, counts_here)
             # Who has an answer though every request failed, as far as one was seen, has it from somewhere else.
             if not call.is_wrapper or (ending.outcome is Outcome.COMPLETED and _have_failed(call.inner)):
-                is_over = self._deliver(call, _receivers(call), ending, evidence)
+                is_over = self._deliver(call, _receivers(call), ending, evidence, counts_here)
         finally:
             call.inner = []  # inner calls know their wrapper: without the cycle all of them go at once
             if is_over:
@@ -324,19 +333,24 @@ class Ledger:
             with self._call_closed:
                 self._call_closed.notify_all()
 
-    def _end_inner(self, wrapper: OpenCall, ending: Ending, evidence: Sequence[Evidence]) -> None:
+    def _end_inner(self, wrapper: OpenCall, ending: Ending, evidence: Sequence[Evidence], counts_here: bool) -> None:
         for call in [call for call in wrapper.inner if call.is_open]:
             # An inner call whose usage only its own end event will tell is left to that event.
             ends = call.ends_with_outer or call.is_answered or ending.outcome is not Outcome.COMPLETED
-            if ends or any(witness.reading(call.operation) for witness in evidence):
+            if ends or self._is_told(call.operation, evidence):
                 call.streamed = call.streamed or wrapper.streamed
                 if call.failure is not None and ending.outcome in _NOT_FAILED:
-                    self._end(call, Ending(Outcome.FAILED, call.failure), ())
+                    self._end(call, Ending(Outcome.FAILED, call.failure), (), counts_here=counts_here)
                 else:
-                    self._end(call, ending, evidence)
+                    self._end(call, ending, evidence, counts_here=counts_here)
 
     def _deliver(
-        self, call: OpenCall, receivers: Sequence[Receiver], ending: Ending, evidence: Sequence[Evidence]
+        self,
+        call: OpenCall,
+        receivers: Sequence[Receiver],
+        ending: Ending,
+        evidence: Sequence[Evidence],
+        counts_here: bool,
     ) -> bool:
         """Settle a call and give it to those who want it; tells whether that is done, and not left to the worker."""
         if not receivers:
@@ -344,6 +358,8 @@ class Ledger:
         described = self._describe(call, ending.outcome, evidence)
         figures, names = described or (unsettled(call.operation), (None, None))
         ended_at = self.clock()
+        if counts_here and not isinstance(figures, Figures):
+            figures = self.shielded(figures)() or unsettled(call.operation)
         if isinstance(figures, Figures):
             self._hand_out(call, receivers, ending, ended_at, figures, names)
             return True
@@ -427,16 +443,19 @@ class Ledger:
         self._close_answered(is_wanted)
 
     def abandon(self, participant: Participant) -> None:
-        """Give a counter that closes its record of the calls still open; for everybody else they go on."""
+        """Give a counter that closes its record of the calls still open, now; for everybody else they go on.
+
+        However long they are, they are counted here: the counter lets go of its files next.
+        """
         for call in tuple(self._under_way):
             seat = _seat_of(participant, call)
             if seat is not None and _receivers(call) == [seat]:
-                self.close_call(call, outcome=Outcome.ABANDONED)
+                self._end(call, Ending(Outcome.ABANDONED), (), counts_here=True)
             elif seat is not None:
                 call.seats = [other for other in call.seats if other is not seat]
                 if call.is_open and not call.is_wrapper:
                     evidence = () if call.evidence is None else (call.evidence,)
-                    self._deliver(call, [seat], Ending(Outcome.ABANDONED), evidence)
+                    self._deliver(call, [seat], Ending(Outcome.ABANDONED), evidence, counts_here=True)
 
     def _awaited(self, is_wanted: Callable[[OpenCall], bool], wait_for_events: bool) -> bool:
         return any(
@@ -487,6 +506,13 @@ def _have_failed(calls: Sequence[OpenCall]) -> bool:
     return bool(calls) and all(call.failure is not None for call in calls)
 
 
+def _is_around(outer: OpenCall, call: OpenCall) -> bool:
+    link = call.outer
+    while link is not None and link is not outer:
+        link = link.outer
+    return link is not None
+
+
 def _seat_of(participant: Participant, call: OpenCall) -> Seat | None:
     return next((seat for seat in call.seats if seat.participant is participant), None)
 
@@ -515,6 +541,10 @@ def _describe(
         response_id = response_id or witness.response_id()
         response_model = response_model or witness.response_model()
     return figures, (response_id, response_model)
+
+
+def _is_told(operation: Operation, evidence: Sequence[Evidence]) -> bool:
+    return any(witness.reading(operation) is not None for witness in evidence)
 
 
 def _outer_evidence(call: OpenCall) -> Iterator[Evidence]:

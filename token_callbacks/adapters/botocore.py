@@ -81,5 +81,5 @@ def _nothing(method: str, path: str) -> None:
     """Stand in for the tap that was taken out."""
 
 
-_once = Once(_Installed)
+_once: Once[_Installed] = globals().get("_once") or Once(_Installed)
 install, uninstall = _once.install, _once.uninstall

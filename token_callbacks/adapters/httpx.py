@@ -232,7 +232,9 @@ def _nothing(request: Any) -> None:
     """Stand in for the tap that was taken out."""
 
 
-_installed: dict[str, _Installed] = {}
+_installed: dict[str, _Installed] = globals().get(
+    "_installed", {}
+)  # a reload of this module keeps the taps that are in
 
 
 def install(ledger: Ledger) -> None:

@@ -21,7 +21,7 @@ import json
 import sys
 import weakref
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import litellm
 import litellm.utils
@@ -60,7 +60,9 @@ _MOST_TAGS = 20
 _LONGEST_WORD = 200
 """Characters of a session id or a tag; what is longer is something else."""
 
-_latest: contextvars.ContextVar[weakref.ref[CallState] | None] = contextvars.ContextVar("litellm_call", default=None)
+_latest: contextvars.ContextVar[weakref.ref[CallState] | None] = globals().get("_latest") or contextvars.ContextVar(
+    "litellm_call", default=None
+)
 """The call that was begun last in this context: LiteLLM sends a call's request in the context that began it."""
 
 
@@ -188,7 +190,9 @@ class Listener:
         state = self._state(details)
         if state.call is None:
             state.call = self._open(state.origin, operation, details, messages)
-        elif not state.call.is_open:  # a fallback or retry in LiteLLM's same dict
+        elif state.call.is_open:
+            state.call.is_answered = False  # one request of several: Bedrock's Titan embeds text by text
+        else:  # a fallback or retry in LiteLLM's same dict
             attempt = state.call.attempt + 1
             state.call = self._open(state.origin, operation, details, messages)
             state.call.attempt = attempt
@@ -217,7 +221,7 @@ class Listener:
         """Take that the code running right now is about to send this call's request, in whatever context."""
         details = part(logging_obj, "model_call_details")
         state = details.get(_KEY) if isinstance(details, Mapping) else None
-        if isinstance(state, CallState):
+        if _is_state(state):
             _latest.set(weakref.ref(state))
 
     def pass_event(self, details: MutableMapping[str, Any], text: str) -> None:
@@ -268,7 +272,8 @@ class Listener:
         latest = _latest.get()
         state = None if latest is None else latest()
         call = None if state is None else state.call or self._unannounced(state)
-        return call if call is not None and call.is_open else None
+        # An answered one sends nothing any more, though LiteLLM tells of its end later.
+        return call if call is not None and call.is_open and not call.is_answered else None
 
     def _unannounced(self, state: CallState) -> OpenCall | None:
         """Open an embedding that sends its request without a word before: ``ollama``'s (LiteLLM 1.106.2)."""
@@ -285,13 +290,13 @@ class Listener:
 
     def _state(self, details: MutableMapping[str, Any]) -> CallState:
         state = details.get(_KEY)
-        if not isinstance(state, CallState):
+        if not _is_state(state):
             state = details[_KEY] = self._new_state()
         return state
 
     def _call(self, details: MutableMapping[str, Any]) -> OpenCall | None:
         state = details.get(_KEY)
-        return state.call if isinstance(state, CallState) else None
+        return state.call if _is_state(state) else None
 
     def _open(self, origin: Origin, operation: Operation, details: Mapping[str, Any], messages: Any) -> OpenCall:
         options = details.get("optional_params") or {}
@@ -502,8 +507,8 @@ _CALLBACK_LISTS = (
     "_async_failure_callback",
 )
 
-_listener = Listener(process_ledger())
-_once = Once(_Installed)
+_listener: Listener = globals().get("_listener") or Listener(process_ledger())
+_once: Once[_Installed] = globals().get("_once") or Once(_Installed)
 _proxy_callback: LiteLLMTokenCallback | None = None
 
 
@@ -518,6 +523,11 @@ def __getattr__(name: str) -> object:
     if _proxy_callback is None:
         _proxy_callback = LiteLLMTokenCallback()
     return _proxy_callback
+
+
+def _is_state(value: object) -> TypeGuard[CallState]:
+    # By name: a call may have begun before this module, and with it the class, was loaded again.
+    return type(value).__name__ == CallState.__name__
 
 
 def _do_nothing(*args: Any) -> None:

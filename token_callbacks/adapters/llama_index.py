@@ -522,7 +522,7 @@ class _Installed:
         self._ledger.remove_locator(self.tracker.enclosing)
 
 
-_once = hooks.Once(_Installed)
+_once: hooks.Once[_Installed] = globals().get("_once") or hooks.Once(_Installed)
 install, uninstall = _once.install, _once.uninstall
 
 

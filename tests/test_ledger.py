@@ -1,0 +1,72 @@
+"""What the ledger owes its callers when evidence breaks, a counter closes on a long call, or the process forks."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from token_callbacks import TokenCounter
+from token_callbacks.ledger import INLINE_CHARACTERS, process_ledger
+from token_callbacks.records import Operation, Outcome
+from token_callbacks.sinks.memory import MemorySink
+from token_callbacks.usage import Reading
+
+from .calls import Told, make_call, open_call
+
+
+class _Broken(Told):
+    def reading(self, operation: Operation) -> Reading | None:
+        raise ZeroDivisionError
+
+
+def test_broken_evidence_of_a_wrapper_does_not_reach_who_closes_it(counter: TokenCounter, memory: MemorySink) -> None:
+    """What a wrapper's evidence raises is counted as ours, and the call inside still has its end and its record."""
+    ledger = process_ledger()
+    with counter.run("broken") as run:
+        outer = open_call()
+        inner = ledger.open_call(
+            ledger.origin("litellm", outer), framework="litellm", operation=Operation.CHAT, provider=None, model="m"
+        )
+        ledger.close_call(outer, outcome=Outcome.COMPLETED, evidence=[_Broken(None)])
+        make_call(prompt=3, completion=4, call=inner)
+
+    assert [7] == [
+        (record.usage.prompt_tokens or 0) + (record.usage.completion_tokens or 0) for record in memory.records
+    ]
+    assert 1 == run.summary.internal_errors
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "beside another counter"])
+def test_a_long_call_that_is_open_at_close_is_recorded_before_the_files_are_let_go(others: int) -> None:
+    """A counter that closes has the record of a call still open when ``close`` returns, however long it is."""
+    memory = MemorySink()
+    beside = [TokenCounter(log_dir=None) for _ in range(others)]
+    counter = TokenCounter(log_dir=None, sinks=[memory])
+    call = open_call()
+    call.evidence = Told(None, text="library " * INLINE_CHARACTERS, messages="When?")
+    counter.close()
+    recorded = len(memory.records)
+    for other in beside:
+        assert call in process_ledger()._under_way
+        other.close()
+
+    assert 1 == recorded == len(memory.records)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_call_that_is_open_while_the_process_forks_is_the_parents(counter: TokenCounter, memory: MemorySink) -> None:
+    """The child neither waits for the parent's open calls nor records them."""
+    call = open_call()
+    process = os.fork()
+    if process == 0:
+        try:
+            process_ledger().close_call(call, outcome=Outcome.ABANDONED)
+            os._exit(len(memory.records) + len(process_ledger()._under_way))
+        finally:
+            os._exit(99)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    make_call(prompt=3, completion=4, call=call)
+
+    assert 0 == status
+    assert 1 == len(memory.records)
