@@ -59,7 +59,8 @@ async def _awaited(coroutine: Any) -> None:
 
 def _reload() -> None:
     for name in ADAPTERS:
-        importlib.reload(sys.modules[f"token_callbacks.adapters.{name}"])
+        if (module := sys.modules.get(f"token_callbacks.adapters.{name}")) is not None:  # what it taps is imported
+            importlib.reload(module)
 
 
 def _read(answer: Any) -> None:

@@ -160,7 +160,11 @@ def test_the_readers_own_run_stays_current(counter: TokenCounter, memory: Memory
 
 def test_a_pool_of_processes_is_refused_with_the_next_step(counter: TokenCounter) -> None:
     """Its workers have memory of their own."""
-    with counter.run("pool") as run, ProcessPoolExecutor(1) as pool, pytest.raises(InvalidArgument, match=r"run\.token"):
+    with (
+        counter.run("pool") as run,
+        ProcessPoolExecutor(1) as pool,
+        pytest.raises(InvalidArgument, match=r"run\.token"),
+    ):
         run.bind(pool)
 
 

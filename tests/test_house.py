@@ -50,6 +50,7 @@ def test_all_lists_what_can_be_imported() -> None:
         "Provenance",
         "Run",
         "RunSummary",
+        "StreamCounter",
         "TokenCallbacksError",
         "TokenCounter",
         "TokenCountingHandler",

@@ -45,6 +45,7 @@ SUMMARY_KEYS = [
     "budget",
     "including_nested",
     "internal_errors",
+    "lost_records",
     "producer",
 ]
 
@@ -64,7 +65,7 @@ def test_the_summary_opens_with_lavagues_four_keys(counter: TokenCounter) -> Non
     assert SUMMARY_KEYS == list(summary)
     assert [1605, 1729, 512, 2241] == [summary[key] for key in FOUR_KEYS]
     assert [int] * 4 == [type(summary[key]) for key in FOUR_KEYS]
-    assert ["reported", "counted", "estimated", "partial", "missing"] == list(summary["provenance"])
+    assert ["reported", "counted", "estimated", "partial", "missing", "error_tokens"] == list(summary["provenance"])
     assert {"calls": 2, "tokens": 3846} == summary["provenance"]["reported"]
     assert summary["started_at"].endswith("Z")
 
@@ -159,8 +160,8 @@ def test_a_forked_child_writes_a_file_of_its_own(counter: TokenCounter, log_dir:
 
 def test_an_unusable_folder_is_told_once_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Where the folder should be lies a file: the totals stay right, the summary tells how often writing failed."""
-    (tmp_path / "token_logs").write_text("not a folder")
     counter = TokenCounter(log_dir=tmp_path / "token_logs")
+    (tmp_path / "token_logs").write_text("not a folder")
     with caplog.at_level(logging.WARNING, logger="token_callbacks"), counter.run("doomed") as run:
         make_call(prompt=3, completion=4)
         make_call(prompt=5, completion=6)
@@ -168,12 +169,13 @@ def test_an_unusable_folder_is_told_once_and_counted(tmp_path: Path, caplog: pyt
 
     assert 33 == run.summary.total_llm_tokens
     assert 3 <= run.summary.internal_errors
+    assert 3 == run.summary.lost_records
     assert 1 == sum("write_record" in message for message in caplog.messages)
     counter.close()
 
 
 def test_a_full_disk_costs_lines_and_nothing_else(tmp_path: Path) -> None:
-    """Past the disk's limit lines are lost, counted and told; the line after the torn one is whole again."""
+    """Past the disk's limit lines are lost, counted and told; none stays torn, and the next one is whole."""
     script = tmp_path / "script.py"
     script.write_text(
         "import resource, signal\n"
@@ -190,7 +192,7 @@ def test_a_full_disk_costs_lines_and_nothing_else(tmp_path: Path) -> None:
         "    make_call(prompt=7, completion=8)\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
         "    make_call(prompt=9, completion=10)\n"
-        "print(run.summary.total_llm_tokens, run.summary.internal_errors)\n"
+        "print(run.summary.total_llm_tokens, run.summary.internal_errors, run.summary.lost_records)\n"
     )
     root = Path(__file__).parent.parent
     done = subprocess.run(
@@ -202,15 +204,10 @@ def test_a_full_disk_costs_lines_and_nothing_else(tmp_path: Path) -> None:
         text=True,
     )
 
-    assert "52 2" == done.stdout.strip()
+    assert "52 2 2" == done.stdout.strip()
     assert 1 == done.stderr.count("write_record")
-    whole = []
-    for line in _lines(tmp_path / "logs"):
-        try:
-            whole.append(msgspec.json.decode(line, type=CallRecord).usage.prompt_tokens)
-        except msgspec.DecodeError:
-            whole.append(None)
-    assert [3, None, 9] == whole
+    records = [msgspec.json.decode(line, type=CallRecord) for line in _lines(tmp_path / "logs")]
+    assert [3, 9] == [record.usage.prompt_tokens for record in records]
 
 
 def test_no_log_dir_means_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

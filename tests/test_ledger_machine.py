@@ -338,7 +338,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Go on as the child of a fork: what was open is the parent's, and ended there."""
         self._note("fork")
         self.forked_away |= {call for call in self.opened if call in self.ledger._under_way or call.is_open}
-        self.ledger._after_fork()
+        self.ledger._start_afresh()
         self.ledger._worker = _ByHand()
         assert not self.ledger._under_way
 

@@ -159,6 +159,19 @@ def test_an_unknown_path_is_a_request_to_a_model_if_its_answer_tells_usage(
     assert (31, 7, usage) == (record.usage.prompt_tokens, record.usage.completion_tokens, record.provider_usage)
 
 
+@pytest.mark.parametrize("path", ["/v1/messages/count_tokens", "/api/show", "/v1beta/models/gemini-2:countTokens"])
+def test_a_request_that_only_counts_or_looks_up_is_no_record(
+    counter: TokenCounter, memory: MemorySink, path: str
+) -> None:
+    """Its answer may well have a number of tokens in it, which nobody used."""
+    told = {"input_tokens": 51, "usage": {"prompt_tokens": 51, "completion_tokens": 1}}
+    server = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=told)))
+    _ask(counter, lambda: server.post(f"http://provider.test{path}").content)
+
+    [record] = memory.records
+    assert record.provider_usage is None
+
+
 def test_two_requests_of_one_call_are_two_records(loopback: Any, counter: TokenCounter, memory: MemorySink) -> None:
     """One HTTP request, one record."""
     server = loopback()

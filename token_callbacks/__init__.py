@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from token_callbacks.adapters.llama_index import TokenCountingHandler as TokenCountingHandler
     from token_callbacks.counter import TokenCounter as TokenCounter
     from token_callbacks.counter import uninstall as uninstall
+    from token_callbacks.counting.streams import StreamCounter as StreamCounter
     from token_callbacks.errors import TokenCallbacksError as TokenCallbacksError
     from token_callbacks.records import CallRecord as CallRecord
     from token_callbacks.records import Provenance as Provenance
@@ -26,6 +27,7 @@ _HOMES = {
     "Provenance": "token_callbacks.records",
     "Run": "token_callbacks.runs",
     "RunSummary": "token_callbacks.records",
+    "StreamCounter": "token_callbacks.counting.streams",
     "TokenCallbacksError": "token_callbacks.errors",
     "TokenCounter": "token_callbacks.counter",
     "TokenCountingHandler": "token_callbacks.adapters.llama_index",

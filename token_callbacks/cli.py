@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 import click
+import msgspec
 
 from token_callbacks.schemas import SHAPES, shipped
+
+if TYPE_CHECKING:
+    from token_callbacks.counting.files import FileCount
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="token-callbacks")
 def main() -> None:
     """Read what LLM runs used, from the logs that token_callbacks writes."""
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False), default="token_logs")
+def recover(folder: str) -> None:
+    """Write the summaries of runs whose process died, from the lines in FOLDER (token_logs).
+
+    Runs of processes that live are left alone, and doing it twice changes nothing.
+
+    Example: token-callbacks recover /var/log/tokens
+    """
+    from token_callbacks.recovery import recover as recovered
+
+    try:
+        done = recovered(folder)
+    except OSError as error:
+        raise click.ClickException(f"{folder} cannot be recovered: {error}") from error
+    if done.is_busy:
+        raise click.ClickException("another process is recovering this folder: try again when it is done")
+    for summary in done.summaries:
+        calls = summary.calls.llm + summary.calls.embedding
+        click.echo(
+            f"{summary.run_id}  {summary.outcome}  {calls} calls  {summary.total_llm_tokens} LLM tokens"
+            f"  {summary.embedding_tokens} embedding tokens  {summary.name[:60]!r}"
+        )
+    click.echo(f"{len(done.summaries)} summaries written, {done.alive} runs go on")
+    if done.unreadable_lines:
+        click.echo(f"{done.unreadable_lines} lines could not be read", err=True)
 
 
 @main.command()
@@ -28,3 +63,51 @@ def schema(shape: str) -> None:
         console.print_json(text)
     else:
         click.echo(text, nl=False)
+
+
+@main.command()
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("-m", "--model", default="gpt-4o", show_default=True, help="Whose tokens to count.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+def count(files: tuple[str, ...], model: str, as_json: bool) -> None:
+    """Count the tokens of FILES, or of what comes in, offline.
+
+    Bytes that are no UTF-8 count as the replacement character. "~" stands before an estimate: where the model's own
+    vocabulary is not on this machine. The price is that of a prompt, and "-" where it is not known (pip install
+    'token-callbacks[prices]').
+
+    \b
+    Examples:
+      token-callbacks count README.md docs/*.md --model gpt-4o
+      git diff | token-callbacks count -m claude-sonnet-4-5 --json
+    """  # noqa: D301 - click reads the backspace: it leaves the lines after it as they are
+    from token_callbacks.counting.files import counted_files
+
+    _print_counts(counted_files(files or ("-",), model), model, as_json=as_json)
+
+
+def _print_counts(counted: Iterable[FileCount], model: str, *, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from token_callbacks.counting.files import prompt_price
+
+    files = list(counted)
+    total, is_exact = sum(file.tokens for file in files), all(file.is_exact for file in files)
+    price = prompt_price(model, total)
+    if as_json:
+        told = {"model": model, "files": files, "tokens": total, "is_exact": is_exact, "prompt_price_usd": price}
+        click.echo(msgspec.json.encode(told))
+        return
+    table = Table("file", "tokens", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for file in files:
+        table.add_row(file.name, _tokens(file.tokens, file.is_exact))
+    table.add_section()
+    table.add_row(f"total for {model}", _tokens(total, is_exact))
+    table.add_row("as a prompt, USD", "-" if price is None else price)
+    Console().print(table)
+
+
+def _tokens(tokens: int, is_exact: bool) -> str:
+    return f"{'' if is_exact else '~'}{tokens:,}"

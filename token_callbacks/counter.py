@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import logging
 import os
 import secrets
-from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
@@ -14,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 from token_callbacks import hooks
 from token_callbacks.errors import CounterClosed, InvalidArgument, UnknownOption
 from token_callbacks.ledger import Draft, Ledger, OpenCall, process_ledger
-from token_callbacks.records import CallRecord, FourTotals, Producer, RunOutcome, RunSummary
-from token_callbacks.runs import Run, RunScope, Scope, chain_from, checked_name, checked_tags, current_scope
+from token_callbacks.records import CallRecord, OpenRun, RunOutcome, RunSummary
+from token_callbacks.runs import JoinScope, Run, RunScope, Scope, chain_from, checked_name, checked_tags, current_scope
 from token_callbacks.sinks import Sink
 from token_callbacks.sinks.json_files import JsonFiles
+from token_callbacks.sinks.log_folder import is_run_id
+from token_callbacks.summaries import summed_up
 
 if TYPE_CHECKING:
     from token_callbacks.counting.registry import Tokenizer
@@ -27,6 +31,16 @@ _Item = TypeVar("_Item")
 
 DEFAULT_LOG_DIR = "token_logs"
 DEFAULT_RUN_NAME = "default"
+
+JOINED_RUN_VARIABLE = "TOKEN_CALLBACKS_RUN"
+"""In the environment of a process: the token of the run that its calls outside any other are part of."""
+
+_LOCK_SECONDS = 2.0
+_MOST_UNWRITTEN = 1000
+_MOST_RECOVERED_BYTES = 64 << 20
+"""Of lines that a start may read to sum up the runs of the dead: a third of a second."""
+
+_log = logging.getLogger("token_callbacks")
 
 
 class TokenCounter:
@@ -66,13 +80,18 @@ class TokenCounter:
         self.request_stream_usage = _checked_request(request_stream_usage)
         self._drain_seconds = _checked_seconds(drain_seconds)
         self._ledger: Ledger = process_ledger()
+        self._files = None if log_dir is None else _checked_files(log_dir)
         self._sinks: tuple[Sink, ...] = (
-            *(() if log_dir is None else (JsonFiles(_checked_path(log_dir)),)),
+            *(() if self._files is None else (self._files,)),
             *_checked_sinks(sinks),
         )
         self._outermost: Scope | None = None
         """Where calls outside any run belong, once there is one."""
         self._open_runs: dict[Run, None] = {}
+        self._parts: dict[str, Run] = {}
+        """The runs of other processes that this one takes part in."""
+        self._unwritten: dict[Run, None] = {}
+        """Runs whose summary the log folder did not take: it is offered again when another run ends, and at the end."""
         self._is_closed = False
         # Each by itself: one that fails must not keep the others from their part.
         self._record_writers = [self._ledger.shielded(sink.write_record) for sink in self._sinks]
@@ -80,6 +99,12 @@ class TokenCounter:
         self._writing_for: Run | None = None
         self.take = self._ledger.shielded(self._take)
         """Make a call that has ended a record of the run and step it was made in."""
+        self._note_elsewhere = self._ledger.shielded(self._read_elsewhere)
+        self._settle = self._ledger.shielded(self._mark_done)
+        self._unmark = self._ledger.shielded(self._forget_marker)
+        self._joined_token = None if self._files is None else _token_of_environment()
+        if self._files is not None:
+            _recover(self._files)
         self._ledger.join(self)
         for framework in self.frameworks:
             hooks.attach(framework)
@@ -96,7 +121,22 @@ class TokenCounter:
         Raises ``CounterClosed`` after ``close()`` and ``InvalidArgument`` for a bad name or bad tags.
         """
         self.require_open()
-        return RunScope(self, checked_name(name, "run"), checked_tags(tags))
+        return RunScope(self, functools.partial(self.open_run, checked_name(name, "run"), checked_tags(tags)))
+
+    def join_run(self, token: str) -> JoinScope:
+        """Take part in a run of another process, whose ``run.token`` this is: ``with``, ``async with``, a decorator.
+
+        Calls made inside are the run's, wherever they are made, and there is one summary: of all that has ended when
+        the run does, and again when the last process leaves it later. Both processes write to the same log folder.
+
+        Raises ``CounterClosed`` after ``close()`` and ``InvalidArgument`` for what is no token.
+        """
+        self.require_open()
+        if self._files is None:
+            raise InvalidArgument("a counter without log_dir cannot take part in a run: that is where the parts meet")
+        if not is_run_id(token):
+            raise InvalidArgument(f"join_run takes the run.token of the process that opened the run, not {token!r:.80}")
+        return JoinScope(self, functools.partial(self._open_part, token))
 
     @overload
     def stream(self, chunks: Iterable[_Item], **request: Unpack[Request]) -> CountedStream[_Item]: ...
@@ -184,9 +224,12 @@ class TokenCounter:
         self._ledger.drain(self._has_seat, self._drain_seconds)
         self._ledger.part_with(self)
         self._ledger.abandon(self)
+        for part in tuple(self._parts.values()):
+            self._end_part(part)
         for run in tuple(self._open_runs):
             is_default = self._outermost is not None and run is self._outermost.run
             self._end_run(run, RunOutcome.COMPLETED if is_default else RunOutcome.CANCELLED)
+        self._write_unwritten()
         for sink in self._sinks:
             self._ledger.shielded(sink.close)()
         atexit.unregister(self.close)
@@ -208,8 +251,27 @@ class TokenCounter:
         """Make a run inside the current one."""
         self.require_open()
         parent = next((link.run for link in chain_from(current_scope()) if link.run.owner is self), None)
+        if parent is None and self._joined_token is not None:
+            parent = self._default_scope().run
         with self._ledger.lock:
             return self._make_run(name, tags, parent)
+
+    def leave_run(self, run: Run) -> None:
+        """Drain the run's calls and end this process's part in it, unless it was opened here."""
+        self._ledger.drain(_in_run(run), self._drain_seconds)
+        self._leave_part(run)
+
+    async def leave_run_async(self, run: Run) -> None:
+        """Drain without blocking the event loop and end this process's part in the run."""
+        await self._ledger.drain_async(_in_run(run), self._drain_seconds)
+        self._leave_part(run)
+
+    def token_of(self, run: Run) -> str:
+        """Return what another process takes part in the run with."""
+        if self._files is None:
+            raise InvalidArgument("a run of a counter without log_dir cannot span processes: that is where they meet")
+        run.is_shared = True
+        return run.run_id
 
     def finish_run(self, run: Run, outcome: RunOutcome) -> None:
         """Drain the run's calls, end it and write its summary."""
@@ -239,7 +301,7 @@ class TokenCounter:
 
     def seat_in(self, run_id: str) -> Scope | None:
         """Find the scope of an open run by its id."""
-        run = next((run for run in tuple(self._open_runs) if run.run_id == run_id), None)
+        run = self._parts.get(run_id) or next((run for run in tuple(self._open_runs) if run.run_id == run_id), None)
         return None if run is None else Scope(run, None, None)
 
     def note_internal_error(self) -> None:
@@ -254,34 +316,169 @@ class TokenCounter:
         run.totals.add(record)
         if run.parent is not None:
             _add_to_ancestors(run.parent, record)
+        if run.lacks_marker:
+            self._mark(run)
         self._writing_for = run
+        errors = run.internal_errors
         for write in self._record_writers:
             write(record)
+        if run.internal_errors != errors:
+            run.lost_records += 1
         self._writing_for = None
         if not run.is_open:  # late: the summary is already written and must not stay wrong
-            self._write_summary(run)
+            self._reissue(run)
 
     def _make_run(self, name: str, tags: Mapping[str, str], parent: Run | None) -> Run:
         started_at = self._ledger.clock()
         run_id = f"{started_at:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"
         run = Run(run_id=run_id, name=name, tags=tags, parent=parent, owner=self, started_at=started_at)
         self._open_runs[run] = None
+        self._mark(run)
         return run
 
+    def _mark(self, run: Run) -> None:
+        run.lacks_marker = False
+        if self._files is not None:
+            self._writing_for = run
+            self._ledger.shielded(self._files.open_run)(_marker(run))
+            self._writing_for = None
+
     def _end_run(self, run: Run, outcome: RunOutcome) -> None:
+        if run.is_part:  # opened before this process was forked: it is the parent's
+            self._end_part(run)
+            return
         with self._ledger.lock:
             if not run.is_open:
                 return
             run.outcome = outcome
             run.ended_at = self._ledger.clock()
             self._open_runs.pop(run, None)
+            if self._unwritten:
+                self._write_unwritten()
+        with self._adding_up(run), self._ledger.lock:
             self._write_summary(run)
+
+    @contextlib.contextmanager
+    def _adding_up(self, run: Run) -> Iterator[None]:
+        """Read what others have of a run that may span processes, and keep them from adding it up meanwhile."""
+        with contextlib.ExitStack() as stack:
+            if run.is_shared and self._files is not None:
+                self._ledger.shielded(stack.enter_context)(self._files.folder.locked(_LOCK_SECONDS))
+                self._note_elsewhere(run)
+            yield
+
+    def _read_elsewhere(self, run: Run) -> None:
+        from token_callbacks import recovery
+
+        if self._files is not None:
+            folded = recovery.told_elsewhere(self._files.folder, run.run_id, writer=self._files.writer)
+            run.elsewhere = folded.totals, folded.nested
 
     def _write_summary(self, run: Run) -> None:
         self._writing_for = run
+        errors = run.internal_errors
         for write in self._summary_writers:
             write(_summary(run, self._ledger.clock()))
+        if run.internal_errors == errors:
+            self._unmark(run)
+        elif len(self._unwritten) < _MOST_UNWRITTEN:
+            self._unwritten[run] = None
         self._writing_for = None
+
+    def _write_unwritten(self) -> None:
+        waiting, self._unwritten = self._unwritten, {}
+        for run in waiting:
+            self._write_summary(run)
+
+    def _forget_marker(self, run: Run) -> None:
+        if self._files is None:
+            return
+        if run.is_shared:
+            from token_callbacks import recovery
+
+            if recovery.goes_on_elsewhere(self._files.folder, run.run_id, writer=self._files.writer):
+                self._files.mark_done(run.run_id)
+                return
+        self._files.forget_run(run.run_id)
+
+    def _mark_done(self, run: Run) -> None:
+        from token_callbacks import recovery
+
+        if self._files is not None:
+            recovery.end_part(self._files, run.run_id)
+
+    def _reissue(self, run: Run) -> None:
+        if self._files is not None and (run.is_part or run.is_shared or run.process != os.getpid()):
+            self._mark(run)
+            self._settle(run)
+        else:
+            self._write_summary(run)
+
+    def _open_part(self, token: str) -> Run:
+        self.require_open()
+        return self._part(token)
+
+    def _part(self, token: str) -> Run:
+        with self._ledger.lock:
+            run = self._parts.get(token) or next((run for run in self._open_runs if run.run_id == token), None)
+            if run is None:
+                run = self._parts[token] = self._make_part(token)
+                self._mark(run)
+            run.entered += 1
+            return run
+
+    def _make_part(self, token: str) -> Run:
+        from token_callbacks import recovery
+
+        known = self._files and self._ledger.shielded(recovery.known)(self._files.folder, token)
+        run = Run(
+            run_id=token,
+            name=known.name if known else recovery.NAME_UNKNOWN,
+            tags=known.tags if known else {},
+            parent=None,
+            owner=self,
+            started_at=known.started_at if known else self._ledger.clock(),
+        )
+        if known:
+            run.parent_run_id = known.parent_run_id
+        else:
+            _log.warning("no run %s is known in the log folder; do both processes write to the same one?", token)
+        run.is_part = True
+        return run
+
+    def _leave_part(self, run: Run) -> None:
+        with self._ledger.lock:
+            run.entered -= 1
+            if run.is_part and run.entered <= 0:
+                self._end_part(run)
+
+    def _end_part(self, run: Run) -> None:
+        with self._ledger.lock:
+            if not run.is_open:
+                return
+            run.ended_at = self._ledger.clock()
+            run.outcome = RunOutcome.COMPLETED
+            self._parts.pop(run.run_id, None)
+            if not run.lacks_marker:
+                self._settle(run)
+
+    def start_afresh(self) -> None:
+        """Leave the files to the process that this one was forked from, and take part in its runs."""
+        self._writing_for = None
+        self._outermost = None
+        inherited = (*self._open_runs, *self._parts.values())
+        self._open_runs = {}
+        self._unwritten = {}
+        self._parts = {run.run_id: run for run in inherited}
+        for run in inherited:
+            run.become_part()
+        if self._files is not None:
+            self._files.start_afresh()
+
+    def share_runs(self) -> None:
+        """Note that a forked child may take part in the runs that are open."""
+        for run in tuple(self._open_runs):
+            run.is_shared = True
 
     def _current_scope(self) -> Scope:
         scope = current_scope()
@@ -294,11 +491,29 @@ class TokenCounter:
     def _default_scope(self) -> Scope:
         with self._ledger.lock:
             if self._outermost is None:
-                self._outermost = Scope(self._make_run(DEFAULT_RUN_NAME, {}, None), None, None)
+                token = self._joined_token
+                run = self._make_run(DEFAULT_RUN_NAME, {}, None) if token is None else self._part(token)
+                self._outermost = Scope(run, None, None)
             return self._outermost
 
     def _has_seat(self, call: OpenCall) -> bool:
         return any(seat.participant is self for seat in call.seats)
+
+
+def _after_fork_in_child() -> None:
+    for counter in process_ledger().participants:
+        if isinstance(counter, TokenCounter):
+            counter.start_afresh()
+
+
+def _after_fork_in_parent() -> None:
+    for counter in process_ledger().participants:
+        if isinstance(counter, TokenCounter):
+            counter.share_runs()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child, after_in_parent=_after_fork_in_parent)
 
 
 def shared_counter(framework: str) -> TokenCounter:
@@ -318,45 +533,23 @@ def uninstall() -> None:
 
 
 def _summary(run: Run, now: datetime) -> RunSummary:
-    totals, four = run.totals, run.totals.four
-    return RunSummary(
-        embedding_tokens=four.embedding_tokens,
-        llm_prompt_tokens=four.llm_prompt_tokens,
-        llm_completion_tokens=four.llm_completion_tokens,
-        total_llm_tokens=four.total_llm_tokens,
+    totals, nested = run.totals, run.nested_totals
+    if run.elsewhere is not None:
+        totals = totals.merged(run.elsewhere[0])
+        nested = [mine + theirs for mine, theirs in zip(nested, run.elsewhere[1], strict=True)]
+    return summed_up(
+        totals,
+        nested=nested,
         run_id=run.run_id,
-        parent_run_id=None if run.parent is None else run.parent.run_id,
+        parent_run_id=run.parent_run_id,
         name=run.name,
         tags=run.tags,
         outcome=run.outcome,
         started_at=run.started_at,
         ended_at=run.ended_at,
-        duration_seconds=max(0.0, ((run.ended_at or now) - run.started_at).total_seconds()),
-        calls=totals.calls,
-        token_details=totals.token_details,
-        provenance=totals.provenance,
-        lower_bound=totals.lower_bound,
-        cost=None,
-        by_model=totals.by_model,
-        by_step=totals.by_step,
-        by_agent=totals.by_agent,
-        budget=None,
-        including_nested=_including_nested(run),
+        until=now,
         internal_errors=run.internal_errors,
-        producer=_producer(),
-    )
-
-
-def _including_nested(run: Run) -> FourTotals:
-    embedding, prompt, completion = run.nested_totals
-    own = run.totals.four
-    prompt += own.llm_prompt_tokens
-    completion += own.llm_completion_tokens
-    return FourTotals(
-        embedding_tokens=embedding + own.embedding_tokens,
-        llm_prompt_tokens=prompt,
-        llm_completion_tokens=completion,
-        total_llm_tokens=prompt + completion,
+        lost_records=run.lost_records,
     )
 
 
@@ -403,21 +596,54 @@ def _checked_sinks(sinks: object) -> tuple[Sink, ...]:
     return given
 
 
-def _checked_path(log_dir: object) -> str:
+def _checked_files(log_dir: object) -> JsonFiles:
     try:
         path = os.fspath(log_dir)  # type: ignore[call-overload]
-    except TypeError:
-        path = None
-    if not isinstance(path, str) or not path or "\0" in path:
+        is_path = isinstance(path, str) and path != "" and b"\0" not in os.fsencode(path)
+    except (TypeError, UnicodeError):
+        is_path = False
+    if not is_path:
         raise InvalidArgument(f"log_dir is the path of a folder, or None for no files, not {log_dir!r}")
-    return path
+    files = JsonFiles(path)
+    reason = files.folder.why_unusable()
+    if reason is not None:
+        raise InvalidArgument(f"log_dir {path!r} cannot be written to: {reason}; name a folder of your own")
+    return files
 
 
-@functools.cache
-def _producer() -> Producer:
-    from importlib.metadata import PackageNotFoundError, version  # not at import: it costs as much as all the rest
+def _token_of_environment() -> str | None:
+    token = os.environ.get(JOINED_RUN_VARIABLE)
+    if token is None or any(it.seat_in(token) for it in process_ledger().participants):
+        return None
+    if not is_run_id(token):  # who set it is not who made this counter, which therefore must not fail
+        _log.warning("%s is not the token of a run, and is left alone", JOINED_RUN_VARIABLE)
+        return None
+    return token
 
+
+def _recover(files: JsonFiles) -> None:
     try:
-        return Producer(name="token-callbacks", version=version("token-callbacks"))
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return Producer(name="token-callbacks", version="0+unknown")
+        if not files.folder.markers():
+            return
+        from token_callbacks.recovery import recover
+
+        done = recover(files.folder.path, most_bytes=_MOST_RECOVERED_BYTES, with_unknown=False)
+    except OSError as error:
+        _log.warning("what an earlier process left open in the log folder cannot be summed up: %s", error)
+        return
+    if done.summaries:
+        _log.info("summed up %d runs whose process had died", len(done.summaries))
+    if done.left:
+        _log.warning("%d runs whose process died are left to sum up: run `token-callbacks recover`", done.left)
+
+
+def _marker(run: Run) -> OpenRun:
+    return OpenRun(
+        run_id=run.run_id,
+        parent_run_id=run.parent_run_id,
+        name=run.name,
+        tags=run.tags,
+        started_at=run.started_at,
+        # A late call's process is one of those that are added up, as if it had joined.
+        is_joined=run.is_part or not run.is_open or run.process != os.getpid(),
+    )

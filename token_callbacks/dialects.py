@@ -319,3 +319,9 @@ REQUESTS = re.compile(
     r"|:(?:generateContent|streamGenerateContent|predict|rawPredict|streamRawPredict|embedContent|batchEmbedContents)$"
 )
 """What the path of a request to a model ends in. Others are taken for one if the answer tells usage or is a stream."""
+
+OTHERS = re.compile(
+    r"/(?:count_tokens|count-tokens|input_tokens|tokenize|detokenize|apply-template|extras/tokenize/count|api/show|api/tags"
+    r"|models|files|moderations|token)/?$|:countTokens$"
+)
+"""What the path of a request ends in that uses no tokens, whatever its answer looks like: counting, and looking up."""

@@ -24,6 +24,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     messages: Sequence[Mapping[str, Any]] | str
     tools: Sequence[Mapping[str, Any]] = ()
     response_format: Mapping[str, Any] | None = None
+    tool_choice: Any = None
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +102,7 @@ def settle(
     reading, teller = _reading(operation, evidence)
     if operation is Operation.EMBEDDING:
         return _settle_embedding(model, outcome, evidence, reading, at_most)
-    return _settle_llm(model, outcome, evidence, reading, teller, at_most)
+    return _settle_llm(operation, model, outcome, evidence, reading, teller, at_most)
 
 
 def _length(value: object) -> int:
@@ -152,13 +153,14 @@ def _counted_embedding(model: str | None, inputs: Sequence[str | Sequence[int]],
     count = count_embedding(model=model, inputs=inputs)
     return Figures(
         usage=Usage(embedding_tokens=count.tokens),
-        sources=Sources(embedding=_grade(count.exact)),
+        sources=Sources(embedding=_grade(count.exact), embedding_error_band=count.error_band),
         counting_method=count.method,
         reading=reading,
     )
 
 
 def _settle_llm(  # noqa: PLR0917 - told to nobody but settle
+    operation: Operation,
     model: str | None,
     outcome: Outcome,
     evidence: Sequence[Evidence],
@@ -176,12 +178,18 @@ def _settle_llm(  # noqa: PLR0917 - told to nobody but settle
     has_no_prompt = usage.prompt_tokens == 0 and _is_word(usage, back, teller)
 
     def later() -> Figures:
-        told = usage.prompt_tokens
-        prompt = _Figure(0, Provenance.REPORTED) if has_no_prompt else _prompt_figure(told, model, sent)
-        completion = _completion_figure(usage.completion_tokens, model, back, sent, is_cut)
+        told, api = usage.prompt_tokens, _api(operation)
+        prompt = _Figure(0, Provenance.REPORTED) if has_no_prompt else _prompt_figure(told, model, sent, api)
+        completion = _completion_figure(usage.completion_tokens, model, back, sent, is_cut, api)
         return Figures(
             usage=msgspec.structs.replace(usage, prompt_tokens=prompt.tokens, completion_tokens=completion.tokens),
-            sources=_sources(outcome, prompt=prompt.source, completion=completion.source),
+            sources=_sources(
+                outcome,
+                prompt=prompt.source,
+                completion=completion.source,
+                prompt_error_band=prompt.error_band,
+                completion_error_band=completion.error_band,
+            ),
             counting_method=completion.method or prompt.method,
             reading=reading,
         )
@@ -203,9 +211,10 @@ class _Figure(msgspec.Struct, frozen=True):
     tokens: int | None
     source: Provenance
     method: str | None = None
+    error_band: float | None = None
 
 
-def _prompt_figure(told: int | None, model: str | None, sent: Prompt | None) -> _Figure:
+def _prompt_figure(told: int | None, model: str | None, sent: Prompt | None, api: str) -> _Figure:
     if told:
         return _Figure(told, Provenance.REPORTED)
     if sent is None:
@@ -215,42 +224,57 @@ def _prompt_figure(told: int | None, model: str | None, sent: Prompt | None) -> 
         return _Figure(told_by[0], Provenance.COUNTED, told_by[1])
     from token_callbacks.counting import count_prompt
 
-    count = count_prompt(model=model, messages=sent.messages, tools=sent.tools, response_format=sent.response_format)
-    return _Figure(count.tokens, _grade(count.exact), count.method)
+    count = count_prompt(
+        model=model,
+        messages=sent.messages,
+        tools=sent.tools,
+        response_format=sent.response_format,
+        tool_choice=sent.tool_choice,
+        api=api,
+    )
+    return _Figure(count.tokens, _grade(count.exact), count.method, count.error_band)
 
 
-def _completion_figure(
-    told: int | None, model: str | None, back: Completion | None, sent: Prompt | None, is_cut: bool
+def _completion_figure(  # noqa: PLR0917 - told to nobody but the above
+    told: int | None, model: str | None, back: Completion | None, sent: Prompt | None, is_cut: bool, api: str
 ) -> _Figure:
     # 0 beside text is as good as not told.
     if not is_cut and told is not None and (told or back is None or back.is_empty):
         return _Figure(told, Provenance.REPORTED)
     if back is None:
         return _Figure(told, Provenance.MISSING if told is None else Provenance.PARTIAL)
-    tokens, grade, method = _counted_completion(model, back, sent)
+    counted = _counted_completion(model, back, sent, api)
     if is_cut:  # what a cut stream told may be a placeholder from its first event
-        return _Figure(max(told or 0, tokens), Provenance.PARTIAL, method)
-    return _Figure(tokens, grade, method)
+        return _Figure(max(told or 0, counted.tokens or 0), Provenance.PARTIAL, counted.method)
+    return counted
 
 
-def _counted_completion(model: str | None, back: Completion, sent: Prompt | None) -> tuple[int, Provenance, str | None]:
+def _counted_completion(model: str | None, back: Completion, sent: Prompt | None, api: str) -> _Figure:
     server = server_for(model)
     if server is not None and not back.tool_calls:
         told_by = server.count_text(str(model), back.text)
         if told_by is not None:
-            return told_by[0], Provenance.COUNTED, told_by[1]
+            return _Figure(told_by[0], Provenance.COUNTED, told_by[1])
     from token_callbacks.counting import count_completion
 
-    tools = () if sent is None else sent.tools
-    count = count_completion(model=model, text=back.text, tool_calls=back.tool_calls, tools=tools)
-    return count.tokens, _grade(count.exact), count.method
+    tools, choice = ((), None) if sent is None else (sent.tools, sent.tool_choice)
+    count = count_completion(
+        model=model, text=back.text, tool_calls=back.tool_calls, tools=tools, tool_choice=choice, api=api
+    )
+    grade = Provenance.PARTIAL if count.is_lower_bound else _grade(count.exact)
+    return _Figure(count.tokens, grade, count.method, None if count.is_lower_bound else count.error_band)
 
 
 _BOTH_REPORTED = Sources(prompt=Provenance.REPORTED, completion=Provenance.REPORTED)
 
 
-def _sources(outcome: Outcome, **sources: Provenance) -> Sources:
+def _sources(outcome: Outcome, **sources: Any) -> Sources:
     return Sources() if outcome is Outcome.NOT_STARTED else Sources(**sources)
+
+
+def _api(operation: Operation) -> str:
+    """Name the API by whose rules is counted."""
+    return "responses" if operation is Operation.RESPONSES else "chat"
 
 
 def _grade(is_exact: bool) -> Provenance:

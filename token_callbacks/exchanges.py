@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from token_callbacks.dialects import REQUESTS
+from token_callbacks.dialects import OTHERS, REQUESTS
 from token_callbacks.ledger import Ledger, OpenCall
 from token_callbacks.records import Outcome
 from token_callbacks.wire import WireEvidence
@@ -102,7 +102,7 @@ def starter(ledger: Ledger) -> Callable[[str, str], Exchange | None]:
     """Return what begins an exchange: told a method and a path, it gives one where an open call encloses the code."""
 
     def start(method: str, path: str) -> Exchange | None:
-        if method != "POST":
+        if method != "POST" or OTHERS.search(path):
             return None
         outer = ledger.enclosing_call()
         if outer is None or not outer.is_open or (outer.is_asked_once and _is_answered(outer)):

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 import wrapt
@@ -73,6 +73,38 @@ class Patches:
             if getattr(home, name, None) is wrapper:
                 setattr(home, name, original)
         self._originals.clear()
+
+
+class Removable(Protocol):
+    """What an adapter has put into its framework."""
+
+    def remove(self) -> None:
+        """Take it out again."""
+
+
+_R = TypeVar("_R", bound=Removable)
+
+
+class Once(Generic[_R]):
+    """What an adapter puts into its framework, once however often it is asked to.
+
+    The adapter keeps it over a reload of its module, so that what is in stays in, once.
+    """
+
+    def __init__(self, make: Callable[[Ledger], _R]) -> None:
+        self._make = make
+        self.current: _R | None = None
+
+    def install(self, ledger: Ledger) -> None:
+        """Put it in, unless it is in."""
+        if self.current is None:
+            self.current = self._make(ledger)
+
+    def uninstall(self) -> None:
+        """Take it out, if it is in."""
+        current, self.current = self.current, None
+        if current is not None:
+            current.remove()
 
 
 FRAMEWORKS = {

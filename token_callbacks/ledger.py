@@ -182,29 +182,26 @@ class Ledger:
         self._locators: tuple[Callable[[], OpenCall | None], ...] = ()
         self._under_way: dict[OpenCall, None] = {}
         """The calls that are open, or being closed by some thread right now."""
-        self._gone: deque[tuple[OpenCall, Outcome]] = deque()
+        self._gone: deque[tuple[OpenCall, Outcome]]
         self._warned: set[tuple[str, str]] = set()
         self._start_afresh()
         self._describe = self.shielded(_describe)
         self._is_told = self.shielded(_is_told)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._after_fork)
+            os.register_at_fork(after_in_child=self._start_afresh)
 
     def _start_afresh(self) -> None:
-        # A forked child must not wait for a lock that a thread of its parent held, nor share its parent's ids.
+        # A forked child must not wait for a lock that a thread of its parent held, nor share its parent's ids, nor
+        # record the calls that were open at the fork: the parent does.
+        for call in self._under_way:
+            call.is_open = False
+        self._under_way = {}
+        self._gone = deque()
         self.lock = threading.RLock()
         self._call_closed = threading.Condition(self.lock)
         self._waiting = 0
         self._worker = Worker()
         self._call_ids = map(f"{secrets.token_hex(8)}-{{}}".format, itertools.count(1))
-
-    def _after_fork(self) -> None:
-        # The calls that were open are the parent's: there they go on, and there they leave their record.
-        for call in self._under_way:
-            call.is_open = False
-        self._under_way = {}
-        self._gone = deque()
-        self._start_afresh()
 
     def join(self, participant: Participant) -> None:
         """Give a counter a seat in every call that opens from now on."""

@@ -18,6 +18,9 @@ SCHEMA_VERSION = "1.0"
 Tokens = Annotated[int, msgspec.Meta(ge=0)]
 """A number of tokens."""
 
+Band = Annotated[float, msgspec.Meta(ge=0)]
+"""A relative error."""
+
 
 class Operation(enum.StrEnum):
     """What was asked of the provider."""
@@ -45,6 +48,8 @@ class RunOutcome(enum.StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    """Its process died inside the run; the summary was made from the lines afterwards."""
 
 
 class Provenance(enum.StrEnum):
@@ -125,6 +130,10 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     embedding: Provenance | None = None
     prompt: Provenance | None = None
     completion: Provenance | None = None
+    embedding_error_band: Band | None = None
+    """How far off an estimate may be, relative: 0.04 is 4 % to either side. ``None``: it is no estimate, or unknown."""
+    prompt_error_band: Band | None = None
+    completion_error_band: Band | None = None
 
     @property
     def weakest(self) -> Provenance:
@@ -228,6 +237,8 @@ class ProvenanceShares(msgspec.Struct, frozen=True, kw_only=True):
     estimated: Share = Share()
     partial: Share = Share()
     missing: MissingShare = MissingShare()
+    error_tokens: Tokens = 0
+    """By how many tokens, in all, the figures with an error band may be off."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -300,4 +311,19 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     including_nested: FourTotals
     internal_errors: Tokens
     """Faults inside token_callbacks, or of its log folder, while the run was on; each one is also logged."""
+    lost_records: Tokens = 0
+    """Calls that are in the figures above while the log folder, or another sink, did not take their record."""
     producer: Producer
+
+
+class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What the lines of a run do not tell of it: a file in ``open/`` until the run has its summary."""
+
+    schema_version: str = SCHEMA_VERSION
+    run_id: str
+    parent_run_id: str | None
+    name: str
+    tags: dict[str, str]
+    started_at: datetime
+    is_joined: bool = False
+    """Whether another process opened the run and this one only takes part."""

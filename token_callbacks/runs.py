@@ -11,7 +11,8 @@ import contextlib
 import contextvars
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +28,14 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 class RunOwner(Protocol):
     """The counter, as far as a run needs it."""
 
-    def open_run(self, name: str, tags: Mapping[str, str]) -> Run:
-        """Make a run inside the current one."""
+    def leave_run(self, run: Run) -> None:
+        """Drain the run's calls and end this process's part in it, unless it was opened here."""
+
+    async def leave_run_async(self, run: Run) -> None:
+        """Drain without blocking the event loop and end this process's part in the run."""
+
+    def token_of(self, run: Run) -> str:
+        """Return what another process takes part in the run with."""
 
     def finish_run(self, run: Run, outcome: RunOutcome) -> None:
         """Drain the run's calls and write its summary."""
@@ -76,6 +83,27 @@ class Run:
         self.totals = Totals()
         self.nested_totals = [0, 0, 0]
         self.internal_errors = 0
+        self.lost_records = 0
+        self.process = os.getpid()
+        self.parent_run_id = None if parent is None else parent.run_id
+        self.is_part = False
+        """Whether another process opened the run, and this one only takes part."""
+        self.is_shared = False
+        """Whether other processes may take part in the run."""
+        self.lacks_marker = False
+        """Whether the first record has yet to tell the log folder that this process takes part."""
+        self.entered = 0
+        """How often this process takes part right now."""
+        self.elsewhere: tuple[Totals, Sequence[int]] | None = None
+        """What other processes used, and used in runs inside this one; known at the end."""
+
+    def become_part(self) -> None:
+        """Go on in a forked child: what was used up to now is the parent's, and so is the summary."""
+        self.is_part = self.lacks_marker = True
+        self.entered = 1
+        self.totals = Totals()
+        self.nested_totals = [0, 0, 0]
+        self.internal_errors = self.lost_records = 0
 
     def __repr__(self) -> str:
         return f"<Run {self.name!r} {self.run_id} {self.outcome.value}>"
@@ -94,6 +122,14 @@ class Run:
     def summary_path(self) -> Path | None:
         """The summary's file, written at the run's end; ``None`` for a counter that writes no files."""
         return self.owner.summary_path_of(self)
+
+    @property
+    def token(self) -> str:
+        """What another process takes part in this run with: ``counter.join_run(token)``, or ``TOKEN_CALLBACKS_RUN``.
+
+        Raises ``InvalidArgument`` for a counter that writes no files: in the log folder the parts come together.
+        """
+        return self.owner.token_of(self)
 
     def step(self, name: str) -> Step:
         """Name a part of the run: ``with run.step("judge"):``, also ``async with``. Calls made inside carry the name.
@@ -219,15 +255,14 @@ class Step:
 class RunScope:
     """What ``counter.run(...)`` gives: ``with``, ``async with`` or a decorator, each use a run of its own."""
 
-    def __init__(self, owner: RunOwner, name: str, tags: Mapping[str, str]) -> None:
+    def __init__(self, owner: RunOwner, open_run: Callable[[], Run]) -> None:
         self._owner = owner
-        self._name = name
-        self._tags = tags
+        self._open_run = open_run
         self._entered: list[Scope] = []
 
     def __enter__(self) -> Run:
         """Open the run, inside the current one if there is one."""
-        run = self._owner.open_run(self._name, self._tags)
+        run = self._open_run()
         self._entered.append(enter(run, None))
         return run
 
@@ -237,7 +272,7 @@ class RunScope:
         """Drain the run's calls, end it and write its summary; raises ``RunOrderError`` if one inside is open."""
         run = self._leave(error)
         if run is not None:
-            self._owner.finish_run(run, outcome_of(error))
+            self._finish(run, outcome_of(error))
 
     async def __aenter__(self) -> Run:
         """Open the run, inside the current one if there is one."""
@@ -249,7 +284,13 @@ class RunScope:
         """Drain the run's calls without blocking the event loop, end it and write its summary."""
         run = self._leave(error)
         if run is not None:
-            await self._owner.finish_run_async(run, outcome_of(error))
+            await self._finish_async(run, outcome_of(error))
+
+    def _finish(self, run: Run, outcome: RunOutcome) -> None:
+        self._owner.finish_run(run, outcome)
+
+    async def _finish_async(self, run: Run, outcome: RunOutcome) -> None:
+        await self._owner.finish_run_async(run, outcome)
 
     def _leave(self, error: BaseException | None) -> Run | None:
         if not self._entered:
@@ -271,17 +312,28 @@ class RunScope:
 
             @functools.wraps(function)
             async def run_async(*args: Any, **kwargs: Any) -> Any:
-                async with RunScope(self._owner, self._name, self._tags):
+                async with type(self)(self._owner, self._open_run):
                     return await function(*args, **kwargs)
 
             return cast("_F", run_async)
 
         @functools.wraps(function)
         def run_sync(*args: Any, **kwargs: Any) -> Any:
-            with RunScope(self._owner, self._name, self._tags):
+            with type(self)(self._owner, self._open_run):
                 return function(*args, **kwargs)
 
         return cast("_F", run_sync)
+
+
+class JoinScope(RunScope):
+    """What ``counter.join_run(...)`` gives: the same uses, each of them a part in the run that another one opened."""
+
+    # How a part ends does not decide how the run ends.
+    def _finish(self, run: Run, outcome: RunOutcome) -> None:  # noqa: ARG002
+        self._owner.leave_run(run)
+
+    async def _finish_async(self, run: Run, outcome: RunOutcome) -> None:  # noqa: ARG002
+        await self._owner.leave_run_async(run)
 
 
 def outcome_of(error: BaseException | None) -> RunOutcome:

@@ -6,6 +6,7 @@ thousand, and no record has to stay in memory. Folding the lines of the log give
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -44,6 +45,12 @@ class _Group:
         self.prompt += prompt
         self.completion += completion
 
+    def absorb(self, other: _Group) -> None:
+        self.calls += other.calls
+        self.embedding += other.embedding
+        self.prompt += other.prompt
+        self.completion += other.completion
+
 
 class Totals:
     """Running totals of records; not thread-safe, the ledger's lock guards it.
@@ -58,6 +65,7 @@ class Totals:
         "_details",
         "_doubted",
         "_embedding_calls",
+        "_error_tokens",
         "_failed",
         "_lower_bound",
         "_models",
@@ -78,6 +86,7 @@ class Totals:
         self._steps: dict[str | None, _Group] = {}
         self._agents: dict[str | None, _Group] = {}
         self._lower_bound = False
+        self._error_tokens = 0.0
         for record in records:
             self.add(record)
 
@@ -126,6 +135,37 @@ class Totals:
             tokens[sources.prompt] += usage.prompt_tokens
         if usage.completion_tokens is not None and sources.completion is not None:
             tokens[sources.completion] += usage.completion_tokens
+        if sources.prompt_error_band is not None:
+            self._error_tokens += sources.prompt_error_band * (usage.prompt_tokens or 0)
+        if sources.completion_error_band is not None:
+            self._error_tokens += sources.completion_error_band * (usage.completion_tokens or 0)
+        if sources.embedding_error_band is not None:
+            self._error_tokens += sources.embedding_error_band * (usage.embedding_tokens or 0)
+
+    def merged(self, other: Totals) -> Totals:
+        """Return the totals of the records of both."""
+        sums = Totals()
+        for part in (self, other):
+            sums._absorb(part)
+        return sums
+
+    def _absorb(self, other: Totals) -> None:
+        self._whole.absorb(other._whole)
+        self._embedding_calls += other._embedding_calls
+        self._failed += other._failed
+        self._abandoned += other._abandoned
+        self._retried += other._retried
+        self._cached += other._cached
+        self._doubted += other._doubted
+        self._lower_bound = self._lower_bound or other._lower_bound
+        self._details = [mine + theirs for mine, theirs in zip(self._details, other._details, strict=True)]
+        for source in Provenance:
+            self._source_calls[source] += other._source_calls[source]
+            self._source_tokens[source] += other._source_tokens[source]
+        groups = ((self._models, other._models), (self._steps, other._steps), (self._agents, other._agents))
+        for mine, theirs in groups:
+            for name, group in theirs.items():
+                _group(mine, name).absorb(group)
 
     @property
     def four(self) -> FourTotals:
@@ -164,7 +204,8 @@ class Totals:
             for source in Provenance
             if source is not Provenance.MISSING
         }
-        return ProvenanceShares(missing=MissingShare(calls=self._source_calls[Provenance.MISSING]), **shares)
+        missing = MissingShare(calls=self._source_calls[Provenance.MISSING])
+        return ProvenanceShares(missing=missing, error_tokens=math.ceil(round(self._error_tokens, 6)), **shares)
 
     @property
     def lower_bound(self) -> bool:

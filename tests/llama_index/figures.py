@@ -63,7 +63,7 @@ def _left() -> list[object]:
     ledger = process_ledger()
     ledger.drain(lambda call: False, seconds=0.0)
     left: list[object] = [*ledger._under_way]
-    if adapter._installed is not None:
-        tracker = adapter._installed.tracker
+    if adapter._once.current is not None:
+        tracker = adapter._once.current.tracker
         left += [*tracker._spans, *tracker._agents, *tracker.calls, *tracker.embeddings, *tracker._unstarted]
     return left

@@ -1,11 +1,11 @@
-"""Run the promises of the LiteLLM adapter on LiteLLM releases, old and new, each in a virtual environment of its own.
+"""Run the promises of the adapters on releases of LiteLLM and LlamaIndex, old and new, in an environment each.
 
     python -m tests.versions                        # the releases of ROWS
-    python -m tests.versions 'litellm==1.98.*'      # any other
+    python -m tests.versions 'litellm==1.98.*'      # any other, also 'llama-index-core==0.12.30'
 
 Prints one table and exits with 1 if a test failed or a release could not be installed. Needs `uv`; environments are
 kept in the folder that `TOKEN_CALLBACKS_VENVS` names, by default one under the system's folder for temporary files. A
-plain `pytest` runs the same tests on the LiteLLM that is installed.
+plain `pytest` runs the same tests on the releases that are installed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from rich.table import Table
 ROOT = Path(__file__).parents[2]
 VENVS = Path(os.environ.get("TOKEN_CALLBACKS_VENVS") or Path(tempfile.gettempdir(), "token-callbacks-versions"))
 NEEDED = ("boto3", "hypothesis", "mcp", "pytest>=8.3", "sse-starlette>=3.0", "starlette>=1.0", "uvicorn>=0.35")
-"""What the suites need beside this project and LiteLLM; `litellm.responses` imports `mcp`."""
+"""What the suites need beside this project and the framework; `litellm.responses` imports `mcp`."""
 
 BEDROCK = "tests/versions/test_bedrock_seed.py"
 CALLS = "tests/litellm/test_calls.py"
 ASKING = "tests/test_asking.py"
+LLAMA_INDEX = "tests/versions/test_llama_index.py"
 LONGEST_SECONDS = 600
 
 WITHOUT_USAGE = tuple(
@@ -49,15 +50,20 @@ WITHOUT_USAGE = tuple(
 class Row(msgspec.Struct, frozen=True):
     """A release to test on, the packages that it does not work with when they are new, and what is run."""
 
-    litellm: str
-    beside: tuple[str, ...] = ()
+    requirement: str
+    beside: tuple[str, ...] | list[str] = ()
     suites: tuple[str, ...] = (CALLS, ASKING, BEDROCK)
     left_out: tuple[str, ...] = ()
 
     @property
+    def package(self) -> str:
+        """What is tested."""
+        return re.split(r"[^\w-]", self.requirement)[0]
+
+    @property
     def folder(self) -> Path:
         """Where its virtual environment is kept."""
-        return VENVS / re.sub(r"[^\w.]+", "-", self.litellm).strip("-.")
+        return VENVS / re.sub(r"[^\w.]+", "-", self.requirement).strip("-.")
 
 
 ROWS = (
@@ -66,6 +72,16 @@ ROWS = (
     Row("litellm==1.95.*", left_out=WITHOUT_USAGE),
     Row("litellm==1.106.*"),
     Row("litellm"),
+    *(
+        Row(f"llama-index-core=={release}", beside=beside, suites=(LLAMA_INDEX,))
+        for release, *beside in (
+            ("0.10.56", "llama-index-llms-openai", "llama-index-embeddings-openai"),  # LaVague's pin
+            ("0.11.*", "llama-index-llms-openai", "llama-index-embeddings-openai"),
+            ("0.12.*", "llama-index-llms-openai", "llama-index-embeddings-openai"),
+            ("0.13.*", "llama-index-llms-openai<0.6", "llama-index-embeddings-openai"),
+            ("0.14.*", "llama-index-llms-openai", "llama-index-embeddings-openai"),
+        )
+    ),
 )
 
 
@@ -82,18 +98,19 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 def main(requirements: list[str]) -> int:
     """Run the rows asked for, all when none is, and return the exit status."""
     console = Console()
-    known = {row.litellm: row for row in ROWS}
+    known = {row.requirement: row for row in ROWS}
     results: dict[str, Result] = {}
     for row in [known.get(name, Row(name)) for name in requirements] or ROWS:
         try:
-            with console.status(f"{row.litellm}: installing"):
+            with console.status(f"{row.requirement}: installing"):
                 version = installed(row)
         except subprocess.CalledProcessError as error:
-            results[row.litellm] = Result(version=row.litellm, failures=(("the installation", str(error)),))
+            results[row.requirement] = Result(version=row.requirement, failures=(("the installation", str(error)),))
             continue
+        version = f"{row.package} {version}"
         if version in results:  # the newest that installs is one of those before it
             continue
-        with console.status(f"{row.litellm}: testing {version}"):
+        with console.status(f"{row.requirement}: testing {version}"):
             results[version] = tested(row, version)
     console.print(table_of(results))
     for result in results.values():
@@ -103,17 +120,17 @@ def main(requirements: list[str]) -> int:
 
 
 def installed(row: Row) -> str:
-    """Make the environment, or bring it up to date, and return LiteLLM's version in it."""
+    """Make the environment, or bring it up to date, and return the framework's version in it."""
     uv = shutil.which("uv")
     if uv is None:
         raise SystemExit("python -m tests.versions makes its environments with uv: pip install uv")
     python = row.folder / "bin" / "python"
     if not python.exists():
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, row.folder], check=True)
-    packages = ["--editable", str(ROOT), row.litellm, *row.beside, *NEEDED]
-    install = [uv, "pip", "install", "--quiet", "--python", python, "--upgrade-package", "litellm", *packages]
+    packages = ["--editable", str(ROOT), row.requirement, *row.beside, *NEEDED]
+    install = [uv, "pip", "install", "--quiet", "--python", python, "--upgrade-package", row.package, *packages]
     subprocess.run(install, check=True)
-    ask = "from importlib.metadata import version; print(version('litellm'))"
+    ask = f"from importlib.metadata import version; print(version({row.package!r}))"
     return subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -157,7 +174,7 @@ def read_report(report: Path, *, version: str, left_out: int) -> Result:
 
 def table_of(results: dict[str, Result]) -> Table:
     """Lay out one line a release."""
-    table = Table("litellm")
+    table = Table("release")
     for heading in ("passed", "failed", "skipped", "left out"):
         table.add_column(heading, justify="right")
     for result in results.values():

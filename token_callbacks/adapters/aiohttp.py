@@ -16,7 +16,7 @@ import aiohttp
 from yarl import URL
 
 from token_callbacks.exchanges import Exchange, starter
-from token_callbacks.hooks import Patches, is_passing_through
+from token_callbacks.hooks import Once, Patches, is_passing_through
 from token_callbacks.ledger import Ledger
 
 
@@ -74,19 +74,5 @@ def _nothing(method: str, path: str) -> None:
     """Stand in for the tap that was taken out."""
 
 
-_installed: _Installed | None = globals().get("_installed")  # a reload of this module keeps the hooks that are in
-
-
-def install(ledger: Ledger) -> None:
-    """Tap aiohttp, once however often it is called."""
-    global _installed
-    if _installed is None:
-        _installed = _Installed(ledger)
-
-
-def uninstall() -> None:
-    """Take the tap out."""
-    global _installed
-    if _installed is not None:
-        _installed.remove()
-        _installed = None
+_once: Once[_Installed] = globals().get("_once") or Once(_Installed)
+install, uninstall = _once.install, _once.uninstall

@@ -30,7 +30,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from token_callbacks.counter import TokenCounter, shared_counter
 from token_callbacks.errors import InvalidArgument
 from token_callbacks.evidence import Completion, Prompt
-from token_callbacks.hooks import Patches
+from token_callbacks.hooks import Once, Patches
 from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
@@ -86,13 +86,18 @@ class CallState:
 class LiteLLMEvidence:
     """What LiteLLM shows of one call; filled bit by bit, by whichever hook comes first."""
 
-    __slots__ = ("chunks", "is_probed", "operation", "raw", "request", "response", "tools")
+    __slots__ = ("chunks", "is_probed", "offered", "operation", "raw", "request", "response")
 
-    def __init__(self, operation: Operation, request: Any, tools: Any) -> None:
+    def __init__(self, operation: Operation, request: Any, options: Any) -> None:
         self.operation = operation
         self.request = request
         """Messages, prompt or input, as the caller passed them."""
-        self.tools = tools
+        self.offered = {
+            "tools": _dicts(part(options, "tools")),
+            "tool_choice": part(options, "tool_choice"),
+            "response_format": part(options, "response_format"),
+        }
+        """What a prompt has beside the messages."""
         self.response: Any = None
         self.raw: Any = None
         """The provider's answer, of a call that is not streamed: JSON text, or the object of the provider's SDK."""
@@ -119,10 +124,10 @@ class LiteLLMEvidence:
         request = self.request
         if isinstance(request, str):
             messages = request if self.operation is Operation.COMPLETION else [{"role": "user", "content": request}]
-            return Prompt(messages=messages, tools=_dicts(self.tools))
+            return Prompt(messages=messages, **self.offered)
         if self.operation is Operation.COMPLETION and _is_texts(request):
             return Prompt(messages="".join(request))
-        return Prompt(messages=_dicts(request), tools=_dicts(self.tools)) if request else None
+        return Prompt(messages=_dicts(request), **self.offered) if request else None
 
     def completion(self) -> Completion | None:
         """Gather the text and tool calls of all choices, or of the output items of the Responses API."""
@@ -308,7 +313,7 @@ class Listener:
         )
         call.streamed = details.get("stream") is True or part(options, "stream") is True
         request = details.get("input") if operation is Operation.EMBEDDING else messages
-        call.evidence = LiteLLMEvidence(operation, request, part(options, "tools"))
+        call.evidence = LiteLLMEvidence(operation, request, options)
         call.session_id = _word(part(params, "litellm_session_id")) or _word(part(metadata, "session_id"))
         tags = part(metadata, "tags")
         call.tags = [tag for tag in tags[:_MOST_TAGS] if _word(tag)] if isinstance(tags, list) else []
@@ -503,23 +508,11 @@ _CALLBACK_LISTS = (
 )
 
 _listener: Listener = globals().get("_listener") or Listener(process_ledger())
-_installed: _Installed | None = globals().get("_installed")  # a reload of this module keeps the hooks that are in
+_once: Once[_Installed] = globals().get("_once") or Once(_Installed)
 _proxy_callback: LiteLLMTokenCallback | None = None
 
 
-def install(ledger: Ledger) -> None:
-    """Hook LiteLLM, once however often it is called."""
-    global _installed
-    if _installed is None:
-        _installed = _Installed(ledger)
-
-
-def uninstall() -> None:
-    """Take the handler and the wrappers out of LiteLLM."""
-    global _installed
-    if _installed is not None:
-        _installed.remove()
-        _installed = None
+install, uninstall = _once.install, _once.uninstall
 
 
 def __getattr__(name: str) -> object:

@@ -110,12 +110,17 @@ class LlmEvidence:
     def prompt(self) -> Prompt | None:
         """Gather the messages or the prompt text, and the tools that were offered."""
         start = self.start
-        tools = part(start.additional_kwargs, "tools") or ()
+        sent = start.additional_kwargs
+        offered = {
+            "tools": part(sent, "tools") or (),
+            "tool_choice": part(sent, "tool_choice"),
+            "response_format": part(sent, "response_format"),
+        }
         if isinstance(start, LLMChatStartEvent):
-            return Prompt(messages=[_message(message) for message in start.messages], tools=tools)
+            return Prompt(messages=[_message(message) for message in start.messages], **offered)
         if part(start.model_dict, "is_chat_model"):
-            return Prompt(messages=[{"role": "user", "content": start.prompt}], tools=tools)
-        return Prompt(messages=start.prompt, tools=tools)
+            return Prompt(messages=[{"role": "user", "content": start.prompt}], **offered)
+        return Prompt(messages=start.prompt, **offered)
 
     def completion(self) -> Completion | None:
         """Join the deltas of a stream, or take the text of the response, with its tool calls."""
@@ -500,6 +505,7 @@ class _Installed:
     """The hooks, while they are in."""
 
     def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self.tracker = Tracker(ledger)
         self.event_handler = _event_handler(self.tracker, ledger)
         self.span_handler = _span_handler(self.tracker, ledger)
@@ -508,30 +514,16 @@ class _Installed:
         root.add_span_handler(self.span_handler)
         ledger.add_locator(self.tracker.enclosing)
 
-    def remove(self, ledger: Ledger) -> None:
+    def remove(self) -> None:
         # By identity: LlamaIndex's handlers compare by field values, and list.remove() could take another one's.
         root = get_dispatcher()
         root.event_handlers = [handler for handler in root.event_handlers if handler is not self.event_handler]
         root.span_handlers = [handler for handler in root.span_handlers if handler is not self.span_handler]
-        ledger.remove_locator(self.tracker.enclosing)
+        self._ledger.remove_locator(self.tracker.enclosing)
 
 
-_installed: _Installed | None = globals().get("_installed")  # a reload of this module keeps the hooks that are in
-
-
-def install(ledger: Ledger) -> None:
-    """Hook LlamaIndex's root dispatcher, once however often it is called."""
-    global _installed
-    if _installed is None:
-        _installed = _Installed(ledger)
-
-
-def uninstall() -> None:
-    """Take the handlers out of LlamaIndex's root dispatcher."""
-    global _installed
-    if _installed is not None:
-        _installed.remove(process_ledger())
-        _installed = None
+_once: hooks.Once[_Installed] = globals().get("_once") or hooks.Once(_Installed)
+install, uninstall = _once.install, _once.uninstall
 
 
 class TokenCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -688,10 +680,11 @@ class TokenCountingHandler(BaseCallbackHandler):
         """Do nothing."""
 
     def _listen(self) -> None:
-        if _installed is None:  # uninstalled since
+        if _once.current is None:  # uninstalled since
             self._attach()
         # LlamaIndex's instrumentation event of the same start comes first, in the same span (0.14.25).
-        call = _installed.tracker.call_of(active_span_id.get()) if _installed is not None else None
+        installed = _once.current
+        call = None if installed is None else installed.tracker.call_of(active_span_id.get())
         if call is not None and self not in call.listeners:
             call.listeners.append(self)
 

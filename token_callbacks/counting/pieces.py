@@ -15,9 +15,16 @@ _PUNCTUATION = re.escape('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~')
 _CJK_PUNCTUATION = (
     "\u3001\u3002\u3008-\u3011\u3014-\u301b\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f\u2014\u2026\u201c\u201d"
 )
-# Where these two characters meet, the patterns of cl100k_base and o200k_base end a word whatever stands around them,
-# and tokens never cross the end of a word (test_pieces_count_as_much_as_the_whole).
-_WORD_END = re.compile(rf"(?<=[^\W_])(?=[ \t\r\n{_PUNCTUATION}{_CJK_PUNCTUATION}])|(?<=\S)(?=[ \t])")
+# Where these two characters meet, the patterns of cl100k_base, o200k_base and their kin end a word whatever stands
+# around them, and tokens never cross the end of a word (test_pieces_count_as_much_as_the_whole).
+_WORD_END = re.compile(
+    rf"(?<=[^\W_])(?=[ \t\r\n{_PUNCTUATION}{_CJK_PUNCTUATION}])|(?<=\S)(?=[ \t])|(?<=[\r\n])(?=[^\s/])"
+)
+LAST_WORD_END = re.compile(rf"(?s:.*)(?:{_WORD_END.pattern})")
+"""Matches up to where the last word ends that is over whatever text may follow, if one ends from where it starts on.
+
+Greedy: it goes back from the end of the text, so it takes as long as that place is far from there.
+"""
 
 
 def pieces(text: str) -> Iterator[str]:

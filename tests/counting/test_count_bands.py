@@ -1,0 +1,100 @@
+"""How good a count says it is, and what is remembered of texts."""
+
+import threading
+
+import msgspec
+
+from token_callbacks.counting import count_completion, count_prompt
+from token_callbacks.counting.bands import LOOSEST, NEAREST, band_of
+from token_callbacks.counting.models import Figure
+from token_callbacks.counting.prompts_cache import CachedCounts
+
+HELLO = {"role": "user", "content": "hello world"}
+
+
+class Counting(msgspec.Struct):
+    """A vocabulary that counts how often it is asked."""
+
+    name: str = "v"
+    is_guess: bool = False
+    asked: int = 0
+
+    def count(self, text: str) -> int:
+        """Count the characters."""
+        self.asked += 1
+        return len(text)
+
+
+def test_exact_count_has_no_band() -> None:
+    """An exact count is not off."""
+    assert count_prompt(model="gpt-4o", messages=[HELLO]).error_band is None
+
+
+def test_estimate_has_a_band() -> None:
+    """An estimate says how far off nine in ten of its kind are."""
+    assert count_completion(model="claude-sonnet-4-5", text="hello world").error_band == 0.27
+
+
+def test_widest_band_counts() -> None:
+    """Of all that a prompt holds, the least certain decides."""
+    assert band_of("claude", "claude", Figure.CHAT_PROMPT, frozenset({"tools", "odd"})) == LOOSEST
+
+
+def test_other_vocabulary_widens_the_band() -> None:
+    """A count by another vocabulary than the model's own is no better than that."""
+    assert band_of("llama3", "cl100k_base", Figure.COMPLETION, frozenset()) == NEAREST
+
+
+def test_text_is_counted_once() -> None:
+    """A text that was counted is not counted again."""
+    counts, vocabulary = CachedCounts(), Counting()
+
+    assert [20, 20] == [counts.count(vocabulary, "x" * 20) for _ in range(2)]
+    assert 1 == vocabulary.asked
+
+
+def test_few_counts_are_kept() -> None:
+    """The oldest counts make place for new ones, and no text is kept."""
+    counts, vocabulary = CachedCounts(most=8), Counting()
+    for number in range(100):
+        counts.count(vocabulary, f"{number:020}")
+
+    assert len(counts) <= 8
+    assert not any(isinstance(part, str) and part != "v" for key in counts._counts for part in key)
+
+
+def test_users_tokenizer_is_asked_each_time() -> None:
+    """A guess, or a user's own function, may change its mind."""
+    counts, vocabulary = CachedCounts(), Counting(is_guess=True)
+    for _ in range(3):
+        counts.count(vocabulary, "x" * 20)
+
+    assert 3 == vocabulary.asked
+
+
+def test_threads_share_the_counts() -> None:
+    """Many threads that count many texts at once get the right numbers."""
+    counts, wrong = CachedCounts(most=16), []
+
+    def work() -> None:
+        vocabulary = Counting()
+        wrong.extend(n for n in range(16, 400) if counts.count(vocabulary, "y" * n) != n)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [] == wrong
+
+
+def test_agent_loop_counts_each_message_once() -> None:
+    """Request after request with one message more, every text is tokenized once."""
+    counts, vocabulary = CachedCounts(), Counting()
+    texts = [f"message {number} of the loop" for number in range(50)]
+    for turn in range(1, 51):
+        for text in texts[:turn]:
+            counts.count(vocabulary, text)
+
+    assert 50 == vocabulary.asked

@@ -1,0 +1,66 @@
+"""Chats and answers of other models."""
+
+import pytest
+
+from token_callbacks.counting import count_completion, count_prompt
+from token_callbacks.counting.templates import ANSWERS, TEMPLATES, answer_rule_of, template_of
+
+HELLO = {"role": "user", "content": "hello world"}
+
+
+@pytest.mark.parametrize(
+    ("model", "message", "once"),
+    [("groq/llama3-8b-8192", 5, 5), ("qwen3-32b", 5, 3), ("mistral-large-latest", 2, 1), ("gemini-2.0-flash", 0, 0)],
+)
+def test_template_adds_to_messages(model: str, message: int, once: int) -> None:
+    """A template adds so much to a message, and so much once."""
+    one = count_prompt(model=model, messages=[HELLO]).tokens
+    two = count_prompt(model=model, messages=[HELLO, HELLO]).tokens
+
+    assert (message, once) == ((two - one) - (one - message - once), one - (two - one))
+
+
+def test_llama_with_a_date_has_a_system_text_of_its_own() -> None:
+    """Llama 3.1 and later tell the model the date, which costs as much with a system text as without."""
+    system = {"role": "system", "content": ""}
+
+    alone = count_prompt(model="llama-3.3-70b", messages=[HELLO])
+
+    assert count_prompt(model="llama-3.3-70b", messages=[system, HELLO]).tokens == alone.tokens
+
+
+def test_end_of_an_answer_counts() -> None:
+    """Mistral counts the token that ends an answer, as other vendors do not."""
+    assert (1, 0) == (answer_rule_of("mistral-large", "chat").end, answer_rule_of("gemini-2.0-flash", "chat").end)
+
+
+def test_empty_answer_has_no_end() -> None:
+    """Where nothing came back, nothing is counted."""
+    assert 0 == count_completion(model="mistral-large", text="").tokens
+
+
+def test_azure_counts_a_token_more() -> None:
+    """Azure's answers count a token more than OpenAI's since 2025-10."""
+    counts = [count_completion(model=model, text="hello world").tokens for model in ("gpt-4o", "azure/gpt-4o")]
+
+    assert [2, 3] == counts
+
+
+def test_forced_call_counts_its_arguments_alone() -> None:
+    """A tool that had to be called costs no name and no frame."""
+    call = {"function": {"name": "clock", "arguments": '{"a": 3}'}}
+    choice = {"type": "function", "function": {"name": "clock"}}
+
+    forced = count_completion(model="gpt-4o", text="", tool_calls=[call], tool_choice=choice)
+
+    assert count_completion(model="gpt-4o", text='{"a": 3}').tokens == forced.tokens
+
+
+def test_openai_has_no_template_here() -> None:
+    """OpenAI's chats have rules of their own."""
+    assert template_of("gpt-4o") is None
+
+
+def test_every_row_has_a_date() -> None:
+    """Rules are dated: what a vendor counts changes."""
+    assert all(len(row.as_of) >= len("2024-01") for row in (*TEMPLATES, *ANSWERS))

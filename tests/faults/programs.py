@@ -1,0 +1,221 @@
+"""The programs that the fault tests run in processes of their own: ``python -m tests.faults.programs NAME …``.
+
+They ask the loopback server over httpx and tell, on a line of stdout each, which calls have closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.calls import make_call, open_call
+from token_callbacks import TokenCounter
+from token_callbacks.recovery import recover
+
+MESSAGES = [{"role": "user", "content": "When does the library open?"}]
+MODEL = "gpt-4o"
+
+
+def tell(*words: str) -> None:
+    """Write a line at once, whole whoever writes beside."""
+    os.write(1, (" ".join(words) + "\n").encode())
+
+
+def wait() -> None:
+    """Wait until the test says to go on."""
+    sys.stdin.readline()
+
+
+def ask(counter: TokenCounter, base_url: str, client: httpx.Client | None = None) -> str:
+    """Make one streamed call and return the id of the answer, once it has closed."""
+    body = {"model": MODEL, "messages": MESSAGES, "stream": True, "stream_options": {"include_usage": True}}
+    with contextlib.ExitStack() as stack:
+        client = client or stack.enter_context(httpx.Client(timeout=60))
+        response = stack.enter_context(client.stream("POST", f"{base_url}/chat/completions", json=body))
+        lines = list(counter.stream(response.iter_lines(), model=MODEL, messages=MESSAGES))
+    return str(json.loads(lines[0].removeprefix("data: "))["id"])
+
+
+def load(base_url: str, log_dir: str) -> None:
+    """Ask without end, from two threads in each of two runs and one outside of any."""
+    counter = TokenCounter(log_dir=log_dir)
+
+    def forever(run_id: str) -> None:
+        with httpx.Client(timeout=60) as client:
+            while True:
+                tell(run_id, ask(counter, base_url, client))
+
+    def run(name: str) -> None:
+        with counter.run(name, tags={"team": "search"}) as run:
+            import contextvars
+
+            context = contextvars.copy_context()
+            other = threading.Thread(target=context.run, args=(forever, run.run_id), daemon=True)
+            other.start()
+            forever(run.run_id)
+
+    for name in ("first", "second"):
+        threading.Thread(target=run, args=(name,), daemon=True).start()
+    forever("default")
+
+
+def bare_load(log_dir: str, calls: str) -> None:
+    """Make calls without a server, telling how many have closed, and die by its own hand after the last."""
+    counter = TokenCounter(log_dir=log_dir)
+    with counter.run("bare"):
+        for _ in range(int(calls)):
+            make_call(prompt=3, completion=4)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def exit_at_once(base_url: str, log_dir: str) -> None:
+    """Leave by ``os._exit`` in the middle of two runs."""
+    counter = TokenCounter(log_dir=log_dir)
+    with counter.run("outer") as outer, counter.run("inner") as inner:
+        tell(inner.run_id, ask(counter, base_url))
+        tell(outer.run_id, "none")
+        os._exit(3)
+
+
+def die_at_each_step(log_dir: str) -> None:
+    """Live through a short program again and again, killed at its first, second … change of a file; tell how often."""
+    step = 0
+    while True:
+        child = os.fork()
+        if child == 0:
+            _short_program(f"{log_dir}/{step}", step)
+            os._exit(0)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != -signal.SIGKILL:
+            tell(str(step))
+            return
+        step += 1
+
+
+def _short_program(log_dir: str, step: int) -> None:
+    Path(log_dir).mkdir()
+    left = [step]
+    for name in ("open", "write", "replace", "unlink", "mkdir", "rename"):
+        setattr(os, name, _deadly(getattr(os, name), left))
+    counter = TokenCounter(log_dir=f"{log_dir}/logs")
+    closed = Path(log_dir, "closed").open("ab", buffering=0)  # noqa: SIM115 - as long as it lives
+    with counter.run("outer", tags={"team": "search"}), counter.run("inner"):
+        for _ in range(3):
+            make_call(prompt=3, completion=4)
+            closed.write(b".")
+    counter.close()
+
+
+def _deadly(function: Callable[..., Any], left: list[int]) -> Callable[..., Any]:
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            if function.__name__ == "write":  # not even the whole of it
+                function(args[0], bytes(args[1])[: len(args[1]) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+
+    return deadly
+
+
+def recover_folder(log_dir: str) -> None:
+    """Recover, as the command does."""
+    recover(log_dir)
+
+
+def stay(log_dir: str) -> None:
+    """Keep a run open until told to go on."""
+    counter = TokenCounter(log_dir=log_dir)
+    with counter.run("staying") as run:
+        make_call(prompt=3, completion=4)
+        tell(run.run_id)
+        wait()
+
+
+def fork_workers(base_url: str, log_dir: str, calls: str) -> None:
+    """Fork four workers inside a run, each with calls of the run and of one of its own; one is killed."""
+    counter = TokenCounter(log_dir=log_dir)
+    ask(counter, base_url)
+    with counter.run("parent") as run:
+        open_call()
+        children = [os.fork() for _ in range(1)]
+        for _ in range(3):
+            if 0 not in children:
+                children.append(os.fork())
+        if 0 in children:
+            for _ in range(int(calls)):
+                ask(counter, base_url)
+            with counter.run("worker"):
+                ask(counter, base_url)
+            if len(children) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            sys.exit()
+        ask(counter, base_url)
+        for child in children:
+            os.waitpid(child, 0)
+    tell(run.run_id, str(run.summary.total_llm_tokens))
+
+
+_counters: dict[str, TokenCounter] = {}
+
+
+def _task(base_url: str, log_dir: str, token: str) -> int:
+    counter = _counters.get(log_dir) or _counters.setdefault(log_dir, TokenCounter(log_dir=log_dir))
+    with counter.join_run(token):
+        ask(counter, base_url)
+    return os.getpid()
+
+
+def pool(base_url: str, log_dir: str, method: str, calls: str) -> None:
+    """Hand a run's token to the tasks of a process pool."""
+    counter = TokenCounter(log_dir=log_dir)
+    with counter.run("pool") as run:
+        ask(counter, base_url)
+        with ProcessPoolExecutor(2, mp_context=get_context(method)) as workers:
+            list(workers.map(_task, *zip(*[(base_url, log_dir, run.token)] * int(calls), strict=True)))
+    tell(run.run_id, str(run.summary.total_llm_tokens))
+
+
+def part(base_url: str, log_dir: str) -> None:
+    """Take part in the run that the environment names, and in a run inside it, when told to."""
+    counter = TokenCounter(log_dir=log_dir)
+    ask(counter, base_url)
+    tell("here")
+    wait()
+    ask(counter, base_url)
+    with counter.run("nested"):
+        ask(counter, base_url)
+    tell("there")
+    wait()
+
+
+def lose_permission(log_dir: str) -> None:
+    """Make calls while the folder is and is not ours to write to."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    folder = Path(log_dir, "logs")
+    counter = TokenCounter(log_dir=folder)
+    with counter.run("before"):
+        make_call(prompt=3, completion=4)
+    counter.close()
+    folder.chmod(0o500)
+    counter = TokenCounter(log_dir=folder)
+    with counter.run("during") as run:
+        make_call(prompt=5, completion=6)
+        folder.chmod(0o700)
+        make_call(prompt=7, completion=8)
+    tell(str(run.summary.total_llm_tokens), str(run.summary.lost_records))
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

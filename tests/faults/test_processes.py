@@ -1,0 +1,212 @@
+"""Many processes write into one folder, and a run that spans them has one summary."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.calls import make_call, open_call
+from tests.conftest import Loopback
+from token_callbacks import TokenCounter
+from token_callbacks.errors import InvalidArgument
+from token_callbacks.recovery import recover
+
+from .conftest import Start, ended, go_on, line_from, markers, records, summaries
+
+
+def test_forked_workers_lose_no_line_and_their_run_has_one_summary(
+    start: Start, loopback: Loopback, log_dir: Path
+) -> None:
+    """Each child writes a file of its own; the parent's run sums up all, also what the killed one had closed."""
+    server = loopback()
+    run_id, told = ended(start("fork_workers", server.base_url, log_dir, 5))
+    ledger = {entry.response_id: entry for entry in server.ledger}
+    made = [record for record in records(log_dir) if record.outcome == "completed"]
+    found = summaries(log_dir)
+
+    assert set(ledger) == {record.response_id for record in made}
+    assert len(ledger) == len(made)
+    assert 5 == len(list(log_dir.glob("calls-*.jsonl")))
+    assert found[run_id].total_llm_tokens == int(told)
+    own = sum(record.usage.total_llm_tokens for record in made if record.run_id == run_id)
+    nested = sum(it.total_llm_tokens for it in found.values() if it.name == "worker")
+    assert (own, own + nested) == (found[run_id].total_llm_tokens, found[run_id].including_nested.total_llm_tokens)
+    total = server.ledger_totals()
+    assert total.prompt_tokens + total.completion_tokens == sum(it.total_llm_tokens for it in found.values())
+
+
+def test_a_call_open_at_a_fork_is_the_parents_alone(start: Start, loopback: Loopback, log_dir: Path) -> None:
+    """The children that inherit it record nothing of it."""
+    ended(start("fork_workers", loopback().base_url, log_dir, 1))
+
+    assert 1 == sum(record.outcome == "abandoned" for record in records(log_dir))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_process_pool_is_part_of_the_run_whose_token_it_gets(
+    start: Start, loopback: Loopback, log_dir: Path, method: str
+) -> None:
+    """Tasks of both kinds of pools take part; the summary is the server's sum."""
+    server = loopback()
+    run_id, told = ended(start("pool", server.base_url, log_dir, method, 6))
+    total = server.ledger_totals()
+
+    assert 7 == total.requests
+    assert total.prompt_tokens + total.completion_tokens == int(told)
+    assert [run_id] == list(summaries(log_dir))
+    assert int(told) == summaries(log_dir)[run_id].total_llm_tokens
+
+
+def test_the_environment_makes_a_process_part_of_a_run(
+    start: Start, loopback: Loopback, counter: TokenCounter, log_dir: Path
+) -> None:
+    """Its calls outside any other run are the run's, its runs are inside it, and the end of the parent sums up."""
+    server = loopback()
+    with counter.run("parent") as run:
+        process = start("part", server.base_url, log_dir, TOKEN_CALLBACKS_RUN=run.token)
+        line_from(process)
+        go_on(process)
+        line_from(process)
+        go_on(process)
+        ended(process)
+    total = server.ledger_totals()
+
+    assert (3, 2) == (total.requests, run.summary.calls.llm)
+    tokens = total.prompt_tokens + total.completion_tokens
+    assert tokens == run.summary.including_nested.total_llm_tokens
+    assert run.summary == summaries(log_dir)[run.run_id]
+    assert [] == markers(log_dir)
+
+
+def test_a_part_that_ends_after_the_run_adds_to_its_summary(
+    start: Start, loopback: Loopback, counter: TokenCounter, log_dir: Path
+) -> None:
+    """The last process to leave writes the summary anew, with what the parent had."""
+    server = loopback()
+    with counter.run("parent", tags={"team": "search"}) as run:
+        make_call(prompt=3, completion=4)
+        process = start("part", server.base_url, log_dir, TOKEN_CALLBACKS_RUN=run.token)
+        line_from(process)
+    between = summaries(log_dir)[run.run_id]
+    go_on(process)
+    line_from(process)
+    go_on(process)
+    ended(process)
+    after = summaries(log_dir)[run.run_id]
+    total = server.ledger_totals()
+
+    assert (2, 3) == (between.calls.llm, after.calls.llm)
+    tokens = total.prompt_tokens + total.completion_tokens + 7
+    assert tokens == after.including_nested.total_llm_tokens
+    assert ("parent", {"team": "search"}, "completed") == (after.name, after.tags, after.outcome)
+    assert [] == markers(log_dir)
+
+
+def test_a_part_that_is_killed_after_the_run_is_recovered(
+    start: Start, loopback: Loopback, counter: TokenCounter, log_dir: Path
+) -> None:
+    """What it had closed is in the summary after a recovery; how the run ended stays as it was."""
+    server = loopback()
+    with counter.run("parent") as run:
+        process = start("part", server.base_url, log_dir, TOKEN_CALLBACKS_RUN=run.token)
+        line_from(process)
+    go_on(process)
+    line_from(process)
+    process.kill()
+    process.communicate()
+    recover(log_dir)
+    after = summaries(log_dir)[run.run_id]
+    total = server.ledger_totals()
+
+    assert total.prompt_tokens + total.completion_tokens == after.including_nested.total_llm_tokens
+    assert "completed" == after.outcome
+    assert [] == markers(log_dir)
+
+
+def test_joining_again_and_again_counts_once(counter: TokenCounter, log_dir: Path) -> None:
+    """A second counter that leaves and joins a run as its tasks come adds each call once, before and after the end."""
+    other = TokenCounter(log_dir=log_dir, frameworks=("llama_index",))
+    with counter.run("parent") as run:
+        for _ in range(3):
+            with other.join_run(run.token):
+                pass
+        make_call(prompt=3, completion=4)
+    with other.join_run(run.token), other.join_run(run.token):
+        pass
+    other.close()
+
+    assert (1, 7) == (summaries(log_dir)[run.run_id].calls.llm, summaries(log_dir)[run.run_id].total_llm_tokens)
+    assert [] == markers(log_dir)
+
+
+def test_joining_in_the_process_that_opened_the_run_leaves_it_open(counter: TokenCounter) -> None:
+    """A thread of one's own may join by the token as well; the run ends where it was opened."""
+    with counter.run("parent") as run:
+        with counter.join_run(run.token) as same:
+            make_call(prompt=3, completion=4)
+        assert same is run
+        assert run.is_open
+        make_call(prompt=5, completion=6)
+
+    assert 18 == run.summary.total_llm_tokens
+
+
+def test_a_late_call_of_a_run_that_spans_processes_is_added(counter: TokenCounter, log_dir: Path) -> None:
+    """It ends after the run and after its summary, which is made anew from the lines."""
+    with counter.run("parent") as run:
+        call = open_call()
+        assert run.token == run.run_id
+    make_call(prompt=3, completion=4, call=call)
+
+    assert 7 == summaries(log_dir)[run.run_id].total_llm_tokens
+    assert [] == markers(log_dir)
+
+
+@pytest.mark.parametrize("token", ["", "../../etc", "20261121T050000-0123456789ab/..", None, 3, "x" * 10_000], ids=repr)
+def test_what_is_no_token_is_our_own_error(counter: TokenCounter, token: object) -> None:
+    """A token is made part of a path, so nothing else is taken for one; the error says where to get it."""
+    with pytest.raises(InvalidArgument, match=r"run\.token of the process that opened the run") as caught:
+        counter.join_run(token)  # type: ignore[arg-type]
+
+    assert 300 > len(str(caught.value))
+
+
+def test_an_environment_that_names_no_run_hurts_nobody(
+    log_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who set it is not who makes the counter: it is told in the log and left alone."""
+    monkeypatch.setenv("TOKEN_CALLBACKS_RUN", "../../etc/passwd")
+    counter = TokenCounter(log_dir=log_dir)
+    make_call(prompt=3, completion=4)
+    counter.close()
+
+    assert ["default"] == [it.name for it in summaries(log_dir).values()]
+    assert "is not the token of a run" in caplog.text
+
+
+def test_without_a_folder_a_run_cannot_span_processes() -> None:
+    """The error says why, on both sides."""
+    counter = TokenCounter(log_dir=None)
+    with counter.run("light") as run, pytest.raises(InvalidArgument, match="without log_dir"):
+        run.token  # noqa: B018
+    with pytest.raises(InvalidArgument, match="without log_dir"):
+        counter.join_run("20261121T050000-0123456789ab")
+    counter.close()
+
+
+def test_a_forked_child_that_ends_normally_leaves_the_parents_run_open(counter: TokenCounter, log_dir: Path) -> None:
+    """Neither its way out of the block nor its exit writes the parent's summary."""
+    with counter.run("parent") as run:
+        make_call(prompt=3, completion=4)
+        child = os.fork()
+        if child == 0:
+            make_call(prompt=5, completion=6)
+            counter.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert {} == summaries(log_dir)
+
+    assert (18, 2) == (run.summary.total_llm_tokens, run.summary.calls.llm)
+    assert [18] == [it.total_llm_tokens for it in summaries(log_dir).values()]

@@ -1,0 +1,68 @@
+"""The targets of counting, on the recorded exchanges of OpenAI and whatever vocabulary is here."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+
+from tests.corpus.folder import load_modules, reason_without_corpus
+from tests.scoring.cases import cases
+from tests.scoring.scores import Score, scores
+
+Groups = dict[tuple[str, str, str], list[Score]]
+
+
+@pytest.fixture(scope="module")
+def groups() -> Groups:
+    """Score every exchange, their usage hidden."""
+    if (reason := reason_without_corpus()) is not None:
+        pytest.skip(reason)
+    found: Groups = defaultdict(list)
+    for score in scores(cases(load_modules()), {}):
+        found[score.figure, score.family, score.kind].append(score)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("group", "least"),
+    [
+        (("prompt", "openai", "plain"), 0.99),
+        (("prompt", "openai", "first turn with tools"), 0.95),
+        (("prompt", "openai", "tool round trip"), 0.94),
+        (("prompt", "openai", "json_schema"), 0.78),
+        (("prompt", "openai (responses)", "json_schema"), 0.9),
+        (("prompt", "openai reasoning", "first turn with tools"), 0.93),
+        (("prompt", "openai reasoning (responses)", "json_schema"), 0.86),
+        (("embedding", "openai", "embeddings"), 1.0),
+        (("completion", "openai", "text"), 0.94),
+        (("completion", "openai (responses)", "text"), 0.98),
+    ],
+)
+def test_share_of_exact_counts(groups: Groups, group: tuple[str, str, str], least: float) -> None:
+    """So many of the recorded figures of a kind are counted to the token."""
+    found = groups[group]
+
+    assert least <= sum(score.is_exact for score in found) / len(found)
+
+
+@pytest.mark.parametrize(
+    ("group", "most"),
+    [(("completion", "openai", "text"), 0.005), (("prompt", "openai", "plain"), 0.005)],
+)
+def test_total_error(groups: Groups, group: tuple[str, str, str], most: float) -> None:
+    """Over all recorded figures of a kind, the sum is this near."""
+    found = groups[group]
+    truth = sum(score.truth for score in found)
+
+    assert abs(sum(score.ours for score in found) - truth) <= most * truth
+
+
+def test_figures_marked_exact_are(groups: Groups) -> None:
+    """Of OpenAI's chats that are marked exact, as many are as docs/counting.md says."""
+    marked = [
+        s for (figure, family, _), group in groups.items() if figure == "prompt" and family == "openai" for s in group
+    ]
+    marked = [score for score in marked if score.is_marked_exact]
+
+    assert 0.96 <= sum(score.is_exact for score in marked) / len(marked)

@@ -1,0 +1,96 @@
+"""``token-callbacks count``: tokens by file and in all, offline."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from token_callbacks.cli import main
+from token_callbacks.counting import count_completion, files
+
+TEXT = "The library opens at nine in the morning. "
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> list[str]:
+    """Write two files."""
+    (tmp_path / "one.txt").write_text(TEXT, encoding="utf-8")
+    (tmp_path / "two.txt").write_text(TEXT * 20_000, encoding="utf-8")
+    return [str(tmp_path / "one.txt"), str(tmp_path / "two.txt")]
+
+
+def _count(*arguments: str, **options: Any) -> Any:
+    result = CliRunner().invoke(main, ["count", *arguments], **options)
+    assert 0 == result.exit_code, result.output
+    return result.stdout
+
+
+def _tiktoken(text: str) -> int:
+    return int(json.loads(_count("--json", input=text))["tokens"])
+
+
+def test_files_are_counted_each_and_in_all(texts: list[str]) -> None:
+    """A row a file, and the sum."""
+    told = json.loads(_count(*texts, "--json"))
+
+    assert texts == [file["name"] for file in told["files"]]
+    expected = [count_completion(model="gpt-4o", text=text).tokens for text in (TEXT, TEXT * 20_000)]
+    assert expected == [file["tokens"] for file in told["files"]]
+    assert (sum(expected), True, "gpt-4o") == (told["tokens"], told["is_exact"], told["model"])
+
+
+def test_what_comes_in_is_counted() -> None:
+    """Without a file, standard input is."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from token_callbacks.cli import main; main()", "count", "--json"],
+        input=TEXT.encode(), capture_output=True, check=True,
+    )  # fmt: skip
+
+    assert count_completion(model="gpt-4o", text=TEXT).tokens == json.loads(done.stdout)["tokens"]
+
+
+def test_the_table_names_the_model_and_marks_estimates(texts: list[str]) -> None:
+    """``~`` before what is not the model's own count."""
+    exact, estimate = _count(texts[0]), _count(texts[0], "--model", "nobodys-model")
+
+    assert "gpt-4o" in exact
+    assert "~" not in exact
+    assert "~" in estimate
+
+
+def test_a_known_price_is_told_and_an_unknown_one_is_not_zero() -> None:
+    """A million tokens of gpt-4o's prompt are 2.5 USD; nobody knows what another costs."""
+    pytest.importorskip("genai_prices")
+
+    assert "2.5" == str(files.prompt_price("gpt-4o", 1_000_000)).rstrip("0")
+    assert files.prompt_price("nobodys-model", 1_000_000) is None
+
+
+def test_bytes_that_are_no_text_are_counted(tmp_path: Path) -> None:
+    """A file of anything is no reason to fail."""
+    (tmp_path / "junk").write_bytes(bytes(range(256)) * 10)
+
+    assert json.loads(_count(str(tmp_path / "junk"), "--json"))["tokens"] > 0
+
+
+def test_characters_are_not_cut_where_pieces_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A character of four bytes may be in two pieces."""
+    monkeypatch.setattr(files, "_PIECE", 3)
+    (tmp_path / "emoji").write_text("👩‍👩‍👧‍👦 né " * 20, encoding="utf-8")
+    cut = json.loads(_count(str(tmp_path / "emoji"), "--json"))["tokens"]
+    monkeypatch.undo()
+
+    assert _tiktoken("👩‍👩‍👧‍👦 né " * 20) == cut
+
+
+def test_a_file_that_is_not_there_is_an_error_with_its_name() -> None:
+    """Exit code 2, as for other wrong arguments, and no traceback."""
+    result = CliRunner().invoke(main, ["count", "nowhere.txt"])
+
+    assert (2, True) == (result.exit_code, "nowhere.txt" in result.output)

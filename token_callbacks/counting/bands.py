@@ -1,0 +1,102 @@
+"""How far off an estimate may be, and by how much another vocabulary is, as measured on recorded answers.
+
+A band is the relative error that nine in ten recorded cases of the kind kept to, rounded up; docs/counting.md has the
+table and its date, ``python -m tests.scoring --bands`` measures it anew.
+"""
+
+import msgspec
+
+from token_callbacks.counting.models import Figure
+
+AS_OF = "2026-11-21"
+
+
+class Band(msgspec.Struct, frozen=True, kw_only=True):
+    """The band of the estimates of one kind; the vocabulary ``*`` is any, `kind` is "" for plain text."""
+
+    vocabulary: str
+    figure: Figure
+    kind: str = ""
+    relative: float
+
+
+PROMPT, TEXT_PROMPT, COMPLETION, EMBEDDING = (
+    Figure.CHAT_PROMPT,
+    Figure.TEXT_PROMPT,
+    Figure.COMPLETION,
+    Figure.EMBEDDING,
+)
+
+# By the vocabulary that is the model's own, or the nearest to it: OpenAI's are o200k_base and cl100k_base.
+_ROWS = (
+    (
+        "o200k_base",
+        PROMPT,
+        {"": 0.24, "tools": 0.07, "calls": 0.07, "results": 0.07, "parallel": 0.07, "schema": 0.02, "responses": 0.75},
+    ),
+    (
+        "cl100k_base",
+        PROMPT,
+        {"": 0.24, "tools": 0.12, "calls": 0.14, "results": 0.14, "parallel": 0.14, "schema": 0.09, "responses": 0.75},
+    ),
+    ("*", TEXT_PROMPT, {"": 0.13}),
+    ("o200k_base", COMPLETION, {"": 0.07, "tools": 0.44, "calls": 0.17}),
+    ("cl100k_base", COMPLETION, {"": 0.18, "tools": 0.18, "calls": 0.57}),
+    ("claude", PROMPT, {"": 0.13, "tools": 0.43, "calls": 0.43, "results": 0.43}),
+    ("claude", COMPLETION, {"": 0.27, "tools": 0.18, "calls": 0.84}),
+    ("claude_opus_4_7", PROMPT, {"": 0.13, "tools": 0.43, "calls": 0.43, "results": 0.43}),
+    ("claude_opus_4_7", COMPLETION, {"": 0.27, "tools": 0.18, "calls": 0.84}),
+    ("gemma3", PROMPT, {"": 0.23, "calls": 0.9, "results": 0.9}),
+    ("gemma4", PROMPT, {"": 0.23, "calls": 0.9, "results": 0.9}),
+    ("gemma3", COMPLETION, {"": 0.01, "tools": 0.05}),
+    ("gemma4", COMPLETION, {"": 0.01, "tools": 0.05}),
+    ("tekken", PROMPT, {"": 0.43, "tools": 0.13, "calls": 0.42, "results": 0.42}),
+    ("tekken", COMPLETION, {"": 0.25, "tools": 0.01, "calls": 0.44}),
+    ("mistral_v2", PROMPT, {"": 0.43}),
+    ("mistral_v2", COMPLETION, {"": 0.01, "calls": 0.44}),
+    ("llama3", PROMPT, {"": 0.33}),
+    ("llama3", COMPLETION, {"": 0.01, "tools": 0.01}),
+    ("qwen3", PROMPT, {"": 0.14, "tools": 0.38, "calls": 0.42, "results": 0.42}),
+    ("qwen3", COMPLETION, {"": 0.12, "calls": 0.12}),
+    ("deepseek_v3", PROMPT, {"": 0.19, "calls": 0.05, "results": 0.05}),
+    ("deepseek_v3", COMPLETION, {"": 0.25, "calls": 0.37}),
+    ("o200k_harmony", PROMPT, {"": 0.05}),
+)
+BANDS = tuple(
+    Band(vocabulary=vocabulary, figure=figure, kind=kind, relative=relative)
+    for vocabulary, figure, kinds in _ROWS
+    for kind, relative in kinds.items()
+)
+
+FACTORS = {
+    ("gemma3", "cl100k_base"): 1.044,
+    ("gemma4", "cl100k_base"): 1.044,
+    ("tekken", "cl100k_base"): 1.024,
+    ("mistral_v2", "cl100k_base"): 1.156,
+    ("deepseek_v3", "cl100k_base"): 1.101,
+}
+"""The tokens of the first vocabulary for each of the second's, over recorded answers, where the second stands in."""
+
+NEAREST = 0.15
+"""The least band of a count by another vocabulary than the model's own."""
+
+LOOSEST = 0.5
+"""The band of what was not recorded."""
+
+
+def band_of(vocabulary: str, used: str, figure: Figure, kinds: frozenset[str]) -> float:
+    """Return the band of an estimate: the widest of what it holds."""
+    widest = max((_band(vocabulary, figure, kind) for kind in (kinds or ("",))), default=LOOSEST)
+    return widest if used.startswith(vocabulary) or " x " in used else max(widest, NEAREST)
+
+
+def _band(vocabulary: str, figure: Figure, kind: str) -> float:
+    for band in BANDS:
+        if band.vocabulary in (vocabulary, "*") and band.figure is figure and band.kind == kind:
+            return band.relative
+    return LOOSEST
+
+
+def nearest_factor(vocabulary: str, used: str, figure: Figure) -> float:
+    """Return what a count by another vocabulary is to be multiplied with; 1 where the vocabulary is the model's own."""
+    return 1.0 if figure is Figure.EMBEDDING else FACTORS.get((vocabulary, used), 1.0)

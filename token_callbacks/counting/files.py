@@ -1,0 +1,73 @@
+"""Count the tokens of files, piece by piece, for the ``count`` command."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from token_callbacks.counting.streams import StreamCounter
+
+_PIECE = 2**18
+"""Bytes that are read at once."""
+
+_LONG = 2**22
+"""Bytes from which on a terminal is shown how far it has come."""
+
+
+class FileCount(msgspec.Struct, frozen=True, kw_only=True):
+    """The tokens of one file; ``-`` is what came in."""
+
+    name: str
+    tokens: int
+    is_exact: bool
+
+
+def counted_files(names: Sequence[str], model: str) -> Iterator[FileCount]:
+    """Count file by file; raises ``OSError`` for one that cannot be read."""
+    for name in names:
+        if name == "-":
+            yield _counted(name, sys.stdin.buffer, None, model)
+        else:
+            path = Path(name)
+            with path.open("rb") as stream:
+                yield _counted(name, stream, path.stat().st_size, model)
+
+
+def prompt_price(model: str, tokens: int) -> str | None:
+    """Price a prompt in USD, as a decimal number in a string; ``None`` where the price is not known.
+
+    The prices are those of the ``genai-prices`` package as it is installed, of today.
+    """
+    try:
+        from genai_prices import Usage, calc_price
+    except ImportError:
+        return None
+    try:
+        return f"{calc_price(Usage(input_tokens=tokens), model_ref=model).total_price:f}"
+    except LookupError:
+        return None
+
+
+def _counted(name: str, stream: BinaryIO, size: int | None, model: str) -> FileCount:
+    counter = StreamCounter(model)
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    with _progress(name, stream, size) as readable:
+        while piece := readable.read(_PIECE):
+            counter.feed(decode(piece))
+    counter.feed(decode(b"", final=True))
+    return FileCount(name=name, tokens=counter.total(), is_exact=counter.is_exact)
+
+
+def _progress(name: str, stream: BinaryIO, size: int | None) -> nullcontext[BinaryIO]:
+    if size is None or size < _LONG or not sys.stderr.isatty():
+        return nullcontext(stream)
+    from rich.console import Console
+    from rich.progress import wrap_file
+
+    return wrap_file(stream, size, description=name, console=Console(stderr=True), transient=True)  # type: ignore[return-value]
