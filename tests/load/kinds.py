@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from typing import Any
@@ -39,6 +40,8 @@ class Clients:
     def __init__(self, server: LoopbackServer) -> None:
         self.server = server
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+        self.turns = asyncio.Semaphore(256)
+        """The gathered calls that are sent at once: of more, the system resets connections."""
         self.shared = {
             "http_client": httpx.Client(limits=limits, timeout=120),
             "async_http_client": httpx.AsyncClient(limits=limits, timeout=120),

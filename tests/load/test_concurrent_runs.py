@@ -11,6 +11,7 @@ import os
 import random
 import threading
 from collections import Counter
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,13 @@ async def _async_run(counter: TokenCounter, clients: Clients, number: int) -> _E
         for kind in kinds[::2]:
             await kind.call(caller)
         with run.step("gather"):
-            await asyncio.gather(*(kind.call(caller) for kind in kinds[1::2]))
+            await asyncio.gather(*(_in_turn(kind.call(caller), clients) for kind in kinds[1::2]))
     return _Ended(run, _expected(kinds))
+
+
+async def _in_turn(coming: Awaitable[Any], clients: Clients) -> None:
+    async with clients.turns:
+        await coming
 
 
 async def _async_runs(counter: TokenCounter, clients: Clients, numbers: range) -> list[_Ended]:
@@ -94,12 +100,12 @@ def test_every_record_is_in_its_run_and_the_sums_are_the_servers(tmp_path: Path,
         ended = _all_runs(counter, Clients(server))
         gc.collect()
         left = what_is_left()
-        open_files = _open_files(tmp_path)
+        opened = open_files(tmp_path)
         counter.close()
         entries = server.ledger
 
     assert [] == left
-    assert 1 >= len(open_files)
+    assert 1 >= len(opened)
     assert 1 >= len([thread for thread in threading.enumerate() if thread.name == "token_callbacks"])
     assert sum(sum(each.expected.values()) for each in ended) == len(memory.records) == len(entries)
     assert 0 == sum(summary.internal_errors for summary in memory.summaries.values())
@@ -133,7 +139,7 @@ def _file_of(run: Run) -> RunSummary:
     return msgspec.json.decode(run.summary_path.read_bytes(), type=RunSummary)
 
 
-def _open_files(folder: Path) -> list[str]:
+def open_files(folder: Path) -> list[str]:
     """List the files below a folder that this process has open, where the system tells."""
     found = []
     for descriptor in Path("/proc/self/fd").glob("*"):

@@ -1,0 +1,411 @@
+"""A program sees the same of the frameworks with us attached as without: scenario by scenario, field by field."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import inspect
+import re
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import litellm
+import pytest
+from litellm.integrations.custom_logger import CustomLogger
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.callbacks.base_handler import BaseCallbackHandler
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
+from llama_index.core.llms import ChatMessage
+from llama_index.embeddings.openai import OpenAIEmbedding
+from llama_index.llms.litellm import LiteLLM
+from llama_index.llms.openai import OpenAI
+
+from loopback_server import Figures, LoopbackServer
+from token_callbacks import TokenCounter, uninstall
+from token_callbacks.sinks.memory import MemorySink
+
+from .conftest import Loopback
+from .litellm.conftest import LISTS
+
+Trace = list[Any]
+"""What a program saw, in order."""
+
+SHAPED = [{"role": "user", "content": "When?"}]
+MESSAGES = [ChatMessage(role="user", content="When?")]
+
+
+class _SameTokens:
+    """Give every request the same figures."""
+
+    def figures(self, exchange: object) -> Figures:
+        return Figures(prompt_tokens=31, completion_tokens=41, embedding_tokens=5)
+
+
+SAME = _SameTokens()
+
+
+class Scene:
+    """A server and a trace, for one run of a scenario."""
+
+    def __init__(self, server: LoopbackServer) -> None:
+        self.server = server
+        self.trace: Trace = []
+        self.here = {"api_base": server.base_url, "api_key": "sk-x", "max_retries": 0}
+        self.chat = {"model": "openai/gpt-4o", "messages": SHAPED, **self.here}
+        self.handler = _Handler(self.trace)
+
+    def llm(self, **options: Any) -> Any:
+        """Give LlamaIndex's class for OpenAI, with a handler of the user's."""
+        manager = CallbackManager([self.handler])
+        return OpenAI(model="gpt-4o", callback_manager=manager, **{**self.here, **options})
+
+    def over(self) -> Any:
+        """Give LlamaIndex's class over LiteLLM."""
+        return LiteLLM(model="openai/gpt-4o", callback_manager=CallbackManager([self.handler]), **self.here)
+
+    def saw(self, what: Any) -> None:
+        """Note an object that the program got, with all its fields."""
+        self.trace.append(_plain(what))
+
+    def failed(self, error: BaseException) -> None:
+        """Note an exception: its class and bases, what is in it, and what it came from."""
+        seen = []
+        link: BaseException | None = error
+        while link is not None:
+            names = [name for name in vars(link) if not name.startswith("_")]
+            values = {name: _plain(getattr(link, name)) for name in names if _is_simple(getattr(link, name))}
+            seen.append((type(link).__mro__, _plain(str(link)), len(link.args), sorted(names), values))
+            seen.append(link.__suppress_context__)
+            link = link.__cause__ or link.__context__
+        self.trace.append(("error", seen, _frames(error)))
+
+
+class _Handler(BaseCallbackHandler):
+    """A user's own handler of LlamaIndex's older kind."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__([], [])
+        self._trace = trace
+
+    def on_event_start(self, event_type: Any, payload: Any = None, *args: Any, **kwargs: Any) -> str:
+        self._trace.append(("start", event_type, sorted(map(str, payload or ()))))
+        return str(kwargs.get("event_id", ""))
+
+    def on_event_end(self, event_type: Any, payload: Any = None, *args: Any, **kwargs: Any) -> None:
+        self._trace.append(("end", event_type, sorted(map(str, payload or ()))))
+
+    def start_trace(self, trace_id: Any = None) -> None:
+        self._trace.append(("trace", trace_id))
+
+    def end_trace(self, trace_id: Any = None, trace_map: Any = None) -> None:
+        self._trace.append(("trace ends", trace_id))
+
+
+class _Logger(CustomLogger):
+    """A user's own handler of LiteLLM's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[Any] = []
+
+    def _note(self, event: str, kwargs: Any, response: Any) -> None:
+        usage = getattr(response, "usage", None)
+        self.events.append((event, type(response), repr(_plain(usage)), type(kwargs.get("exception"))))
+
+    def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
+        self.events.append(("pre", *sorted(name for name in kwargs if name != "_token_callbacks")))
+
+    def log_post_api_call(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        self._note("post", kwargs, response_obj)
+
+    def log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        self._note("failure", kwargs, response_obj)
+
+
+_ID = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8}-[0-9a-f-]{27}|127\.0\.0\.1:\d+|(?<=chatcmpl-)[0-9a-f-]{20,}")
+_VARYING = frozenset({"created", "created_at", "_hidden_params", "_response_ms", "date", "headers", "id_", "logprobs"})
+
+
+def _plain(value: Any) -> Any:
+    """Take an object apart into its class and its fields; what differs from call to call is left out."""
+    if isinstance(value, str):
+        return _ID.sub("…", value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if key not in _VARYING}
+    if isinstance(value, list | tuple):
+        return [type(value), *map(_plain, value)]
+    fields = getattr(value, "model_dump", None)
+    if callable(fields):
+        own = {name: _plain(item) for name, item in vars(value).items() if name not in _VARYING}
+        extra = getattr(value, "__pydantic_extra__", None)
+        return type(value), own, _plain(extra)
+    return value if _is_simple(value) else type(value)
+
+
+def _is_simple(value: Any) -> bool:
+    return value is None or isinstance(value, str | bytes | int | float)
+
+
+def _frames(error: BaseException) -> list[str]:
+    """Name the functions that an exception came through, without ours."""
+    names, trace = [], error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if "token_callbacks" not in code.co_filename and "/tests/" not in code.co_filename:
+            names.append(code.co_name)
+        trace = trace.tb_next
+    return names
+
+
+# --- scenarios
+
+
+def _read(scene: Scene, stream: Any) -> None:
+    scene.trace.append((type(stream), inspect.isgenerator(stream), iter(stream) is stream))
+    for chunk in stream:
+        scene.saw(chunk)
+
+
+async def _aread(scene: Scene, coming: Any) -> None:
+    stream = await coming
+    scene.trace.append((type(stream), inspect.isasyncgen(stream)))
+    async for chunk in stream:
+        scene.saw(chunk)
+
+
+def _tried(scene: Scene, call: Callable[[], Any]) -> None:
+    try:
+        scene.saw(call())
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it has to be the same
+        scene.failed(error)
+
+
+async def _atried(scene: Scene, coming: Awaitable[Any]) -> None:
+    try:
+        scene.saw(await coming)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it has to be the same
+        scene.failed(error)
+
+
+def _break(scene: Scene, stream: Any) -> None:
+    for chunk in stream:
+        scene.saw(chunk)
+        break
+
+
+def _protocol(scene: Scene, stream: Any) -> None:
+    """Do with a generator what one can do."""
+    scene.saw(next(stream))
+    scene.saw(stream.send(None))
+    _tried(scene, lambda: stream.throw(KeyError("thrown in")))
+    _tried(scene, lambda: next(stream))
+    _tried(scene, lambda: stream.send(None))
+    _tried(scene, stream.close)
+
+
+def _closed(scene: Scene, stream: Any) -> None:
+    scene.saw(next(stream))
+    _tried(scene, stream.close)
+    _tried(scene, lambda: next(stream))
+
+
+async def _aprotocol(scene: Scene, coming: Any) -> None:
+    stream = await coming
+    scene.saw(await anext(stream))
+    scene.saw(await stream.asend(None))
+    await _atried(scene, stream.athrow(KeyError("thrown in")))
+    await _atried(scene, anext(stream))
+    await _atried(scene, stream.aclose())
+
+
+async def _aclosed(scene: Scene, coming: Any) -> None:
+    stream = await coming
+    scene.saw(await anext(stream))
+    await _atried(scene, stream.aclose())
+    await _atried(scene, anext(stream))
+
+
+async def _cancelled(scene: Scene, read: Any) -> None:
+    with scene.server.hold(after_chunks=2) as hold:
+        task = asyncio.ensure_future(_aread(scene, read))
+        await asyncio.to_thread(hold.reached.wait, 10)
+        await asyncio.sleep(0.05)  # till what was sent has been read
+        task.cancel("no longer wanted")
+        await _atried(scene, task)
+
+
+def _late(scene: Scene, call: Callable[[], Any]) -> None:
+    with scene.server.hold():
+        _tried(scene, call)
+
+
+def _faulty(scene: Scene, call: Callable[[], Any], **fault: int) -> None:
+    scene.server.fail_next(**fault, times=2)  # a stream that asked for its usage is sent again as it was
+    _tried(scene, call)
+
+
+def _of_both(name: str, scenario: Callable[[Scene, Callable[..., Any]], Any]) -> dict[str, Callable[[Scene], Any]]:
+    """Make a scenario for each way to stream."""
+    ways: dict[str, Callable[[Scene], Callable[..., Any]]] = {
+        "litellm": lambda scene: lambda: litellm.completion(**scene.chat, stream=True),
+        "llama_index": lambda scene: lambda: scene.llm().stream_chat(MESSAGES),
+        "both": lambda scene: lambda: scene.over().stream_chat(MESSAGES),
+    }
+    return {f"{way} {name}": _scenario(make, scenario) for way, make in ways.items()}
+
+
+def _of_both_async(
+    name: str, scenario: Callable[[Scene, Callable[..., Any]], Any]
+) -> dict[str, Callable[[Scene], Any]]:
+    """Make a scenario for each way to stream in an event loop."""
+    ways: dict[str, Callable[[Scene], Callable[..., Any]]] = {
+        "litellm": lambda scene: lambda: litellm.acompletion(**scene.chat, stream=True),
+        "llama_index": lambda scene: lambda: scene.llm().astream_chat(MESSAGES),
+        "both": lambda scene: lambda: scene.over().astream_chat(MESSAGES),
+    }
+    return {f"{way} {name}": _scenario(make, scenario) for way, make in ways.items()}
+
+
+def _scenario(make: Callable[[Scene], Callable[..., Any]], scenario: Callable[..., Any]) -> Callable[[Scene], Any]:
+    return lambda scene: scenario(scene, make(scene))
+
+
+SCENARIOS: dict[str, Callable[[Scene], Any]] = {
+    "litellm plain": lambda it: it.saw(litellm.completion(**it.chat)),
+    "litellm async": lambda it: _atried(it, litellm.acompletion(**it.chat)),
+    "litellm embedding": lambda it: it.saw(
+        litellm.embedding(model="openai/text-embedding-3-small", input=["a"], **it.here)
+    ),
+    "llama_index plain": lambda it: it.saw(it.llm().chat(MESSAGES)),
+    "llama_index complete": lambda it: it.saw(it.llm().complete("When?")),
+    "llama_index async": lambda it: _atried(it, it.llm().achat(MESSAGES)),
+    "llama_index embedding": lambda it: it.saw(OpenAIEmbedding(**it.here).get_text_embedding("a")),
+    "both plain": lambda it: it.saw(it.over().chat(MESSAGES)),
+    "litellm timeout": lambda it: _late(it, lambda: litellm.completion(**it.chat, timeout=0.2)),
+    "llama_index timeout": lambda it: _late(it, lambda: it.llm(timeout=0.2).chat(MESSAGES)),
+    "litellm no server": lambda it: _tried(
+        it, lambda: litellm.completion(**{**it.chat, "api_base": "http://127.0.0.1:9/v1"})
+    ),
+    "llama_index protocol": lambda it: _protocol(it, it.llm().stream_chat(MESSAGES)),
+    "both protocol": lambda it: _protocol(it, it.over().stream_chat(MESSAGES)),
+    "llama_index close": lambda it: _closed(it, it.llm().stream_chat(MESSAGES)),
+    "both close": lambda it: _closed(it, it.over().stream_chat(MESSAGES)),
+    "llama_index async protocol": lambda it: _aprotocol(it, it.llm().astream_chat(MESSAGES)),
+    "llama_index aclose": lambda it: _aclosed(it, it.llm().astream_chat(MESSAGES)),
+    "both aclose": lambda it: _aclosed(it, it.over().astream_chat(MESSAGES)),
+    **_of_both("stream", lambda it, make: _read(it, make())),
+    **_of_both("break", lambda it, make: _break(it, make())),
+    **_of_both("never read", lambda it, make: it.trace.append(type(make()))),
+    **_of_both("cut", lambda it, make: _faulty(it, lambda: _read(it, make()), cut_after=3)),
+    **_of_both("error event", lambda it, make: _faulty(it, lambda: _read(it, make()), error_after=3)),
+    **_of_both("refused stream", lambda it, make: _faulty(it, lambda: _read(it, make()), status=400)),
+    **_of_both_async("async stream", lambda it, make: _aread(it, make())),
+    **_of_both_async("cancel", lambda it, make: _cancelled(it, make())),
+}
+for _status in (400, 401, 404, 422, 429, 500, 503):
+    SCENARIOS |= {
+        f"litellm status {_status}": lambda it, status=_status: _faulty(
+            it, lambda: litellm.completion(**it.chat), status=status
+        ),
+        f"llama_index status {_status}": lambda it, status=_status: _faulty(
+            it, lambda: it.llm().chat(MESSAGES), status=status
+        ),
+    }
+
+MODES = ("asked", "never", "refused")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_heap() -> Iterator[None]:
+    """Keep what was there before out of the collections, which take long otherwise."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def _instrumented(trace: Trace) -> tuple[BaseEventHandler, BaseSpanHandler[Any]]:
+    """Give a user's own handlers of LlamaIndex's newer kind."""
+
+    class Events(BaseEventHandler):
+        def handle(self, event: Any, **kwargs: Any) -> None:
+            trace.append(("event", type(event), sorted(vars(event))))
+
+    class Spans(BaseSpanHandler[Any]):
+        def new_span(self, id_: str, *args: Any, **kwargs: Any) -> None:
+            trace.append(("span", id_.partition("-")[0]))
+
+        def prepare_to_exit_span(self, id_: str, *args: Any, result: Any = None, **kwargs: Any) -> None:
+            trace.append(("span ends", id_.partition("-")[0], type(result)))
+
+        def prepare_to_drop_span(self, id_: str, *args: Any, err: Any = None, **kwargs: Any) -> None:
+            trace.append(("span drops", id_.partition("-")[0], type(err)))
+
+    return Events(), Spans()
+
+
+@contextlib.contextmanager
+def _listening(scene: Scene) -> Iterator[_Logger]:
+    """Register all handlers that a user may have of his own."""
+    root, logger = get_dispatcher(), _Logger()
+    events, spans = _instrumented(scene.trace)
+    before = root.event_handlers, root.span_handlers
+    lists = {name: list(getattr(litellm, name)) for name in LISTS}
+    root.event_handlers, root.span_handlers = [*before[0], events], [*before[1], spans]
+    litellm.callbacks.append(logger)
+    try:
+        yield logger
+    finally:
+        root.event_handlers, root.span_handlers = before[0], before[1]
+        for name, handlers in lists.items():
+            getattr(litellm, name)[:] = handlers
+
+
+def _played(scenario: Callable[[Scene], Any], server: LoopbackServer) -> tuple[Trace, list[Any], list[Any]]:
+    scene = Scene(server)
+    server.clear()
+    server._faults.clear()
+    threads = set(threading.enumerate())
+    with _listening(scene) as logger:
+        outcome = scenario(scene)
+        if inspect.isawaitable(outcome):
+            asyncio.run(_awaited(outcome))
+        for thread in set(threading.enumerate()) - threads:  # LiteLLM tells of some failures on a thread of their own
+            if "failure" in thread.name or thread.name.startswith("Thread-"):
+                thread.join(10)
+    gc.collect()  # what was left is closed now, and not while a later request holds the lock of its pool
+    sent = [(entry.endpoint, entry.model, entry.streamed, entry.status) for entry in server.ledger]
+    return scene.trace, sorted(logger.events, key=repr), sent
+
+
+async def _awaited(coming: Awaitable[Any]) -> None:
+    await coming
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [(name, mode) for name in SCENARIOS for mode in MODES if mode == "asked" or "stream" in name]
+)
+def test_a_program_sees_the_same_with_us_as_without(
+    loopback: Loopback, memory: MemorySink, name: str, mode: str
+) -> None:
+    """Answers, chunks, exceptions and other handlers' events are equal; so are the requests, but for a refused one."""
+    server = loopback(stream_usage=mode, tokens=SAME, constant_id=True)
+    uninstall()
+    litellm.suppress_debug_info = True
+    _played(SCENARIOS[name], server)  # what a framework does the first time only
+    without = _played(SCENARIOS[name], server)
+    counter = TokenCounter(log_dir=None, sinks=[memory])
+    with counter.run("differential") as run:
+        attached = _played(SCENARIOS[name], server)
+    counter.close()
+
+    assert without[0] == attached[0]
+    assert without[1] == attached[1]
+    if "refused" not in (mode, *name.split()):  # then the request was sent again as it was
+        assert without[2] == attached[2]
+    assert without[0]
+    assert 0 == run.summary.internal_errors
