@@ -51,13 +51,9 @@ class ReportedEvidence:
     def inputs(self) -> Sequence[str] | None:
         """Tell nothing: nobody asks."""
 
-    def response_id(self) -> str | None:
-        """Tell an id."""
-        return "chatcmpl-1"
-
-    def response_model(self) -> str | None:
-        """Tell a model."""
-        return "gpt-4o-mini-2024-07-18"
+    def names(self) -> tuple[str, str]:
+        """Tell an id and a model."""
+        return "chatcmpl-1", "gpt-4o-mini-2024-07-18"
 
 
 def rows() -> Iterator[Row]:

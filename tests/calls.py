@@ -36,11 +36,8 @@ class Told:
     def inputs(self) -> None:
         return None
 
-    def response_id(self) -> str:
-        return "response-3"
-
-    def response_model(self) -> str:
-        return "gpt-4o-2024-08-06"
+    def names(self) -> tuple[str, str]:
+        return "response-3", "gpt-4o-2024-08-06"
 
 
 def open_call(operation: Operation = Operation.CHAT) -> OpenCall:

@@ -39,6 +39,12 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
         return not self.text and not self.tool_calls
 
 
+Names = tuple[str | None, str | None]
+"""The provider's id of a response, and the model as the provider named it; ``None`` where it is not known."""
+
+NO_NAMES: Names = (None, None)
+
+
 class Evidence(Protocol):
     """What one framework can say about a call. It is asked when the call ends, each question at most once."""
 
@@ -60,11 +66,8 @@ class Evidence(Protocol):
     def inputs(self) -> Sequence[str | Sequence[int]] | None:
         """Gather what was embedded; ``None`` where it is not known."""
 
-    def response_id(self) -> str | None:
-        """Tell the provider's id of the response."""
-
-    def response_model(self) -> str | None:
-        """Tell the model as the provider named it."""
+    def names(self) -> Names:
+        """Tell the response's id and its model, as the provider named them."""
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,11 +96,12 @@ def settle(
     outcome: Outcome,
     evidence: Sequence[Evidence],
     *,
-    at_most: float = math.inf,
+    at_most: Callable[[], float] = lambda: math.inf,
 ) -> Figures | Later:
     """Settle the figures of a call that has ended; earlier evidence goes before later.
 
-    ``at_most``: characters. Where more would have to be counted, what does so is returned, to be called elsewhere.
+    ``at_most``: tells how many characters may be counted here and now, and is asked if there are any. Where more would
+    have to be counted, what does so is returned, to be called elsewhere.
     """
     reading, teller = _reading(operation, evidence)
     if operation is Operation.EMBEDDING:
@@ -136,7 +140,11 @@ def _reading(operation: Operation, evidence: Sequence[Evidence]) -> tuple[Readin
 
 
 def _settle_embedding(
-    model: str | None, outcome: Outcome, evidence: Sequence[Evidence], reading: Reading | None, at_most: float
+    model: str | None,
+    outcome: Outcome,
+    evidence: Sequence[Evidence],
+    reading: Reading | None,
+    at_most: Callable[[], float],
 ) -> Figures | Later:
     if reading is not None and reading.usage.embedding_tokens:
         return Figures(usage=reading.usage, sources=Sources(embedding=Provenance.REPORTED), reading=reading)
@@ -144,7 +152,7 @@ def _settle_embedding(
     if inputs is None:
         return Figures(usage=Usage(), sources=_sources(outcome, embedding=Provenance.MISSING), reading=reading)
     later = functools.partial(_counted_embedding, model, inputs, reading)
-    return later if _length(inputs) > at_most else later()
+    return later if _length(inputs) > at_most() else later()
 
 
 def _counted_embedding(model: str | None, inputs: Sequence[str | Sequence[int]], reading: Reading | None) -> Figures:
@@ -166,7 +174,7 @@ def _settle_llm(  # noqa: PLR0917 - told to nobody but settle
     evidence: Sequence[Evidence],
     reading: Reading | None,
     teller: Evidence | None,
-    at_most: float,
+    at_most: Callable[[], float],
 ) -> Figures | Later:
     usage = Usage() if reading is None else reading.usage
     is_cut = outcome is not Outcome.COMPLETED and not (teller is not None and teller.has_last_word())
@@ -197,8 +205,9 @@ def _settle_llm(  # noqa: PLR0917 - told to nobody but settle
     length = 0 if sent is None or usage.prompt_tokens else _length(sent.messages) + _length(sent.tools)
     if back is not None and (is_cut or not usage.completion_tokens):
         length += len(back.text) + _length(back.tool_calls)
-    is_long = length > (at_most if server_for(model) is None else -1)  # a server is not waited for here
-    return later if is_long and at_most < math.inf else later()
+    most = at_most()
+    is_long = length > (most if server_for(model) is None else -1)  # a server is not waited for here
+    return later if is_long and most < math.inf else later()
 
 
 def _is_word(usage: Usage, back: Completion | None, teller: Evidence | None) -> bool:

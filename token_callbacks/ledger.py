@@ -25,7 +25,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import msgspec
 
-from token_callbacks.evidence import Evidence, Figures, Later, settle, unsettled
+from token_callbacks.evidence import NO_NAMES, Evidence, Figures, Later, Names, settle, unsettled
 from token_callbacks.records import CallRecord, Operation, Outcome
 from token_callbacks.worker import Worker
 
@@ -133,8 +133,7 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
     ending: Ending
     ended_at: datetime
     figures: Figures
-    names: tuple[str | None, str | None]
-    """The response's id, and its model as the provider named it."""
+    names: Names
 
     def record(self, *, run_id: str, step: str | None) -> CallRecord:
         """Make the record for one run."""
@@ -356,7 +355,7 @@ class Ledger:
         if not receivers:
             return True
         described = self._describe(call, ending.outcome, evidence)
-        figures, names = described or (unsettled(call.operation), (None, None))
+        figures, names = described or (unsettled(call.operation), NO_NAMES)
         ended_at = self.clock()
         if counts_here and not isinstance(figures, Figures):
             figures = self.shielded(figures)() or unsettled(call.operation)
@@ -383,7 +382,7 @@ class Ledger:
         ending: Ending,
         ended_at: datetime,
         figures: Figures,
-        names: tuple[str | None, str | None],
+        names: Names,
     ) -> None:
         draft = Draft(
             call=call,
@@ -528,19 +527,20 @@ def _receivers(call: OpenCall) -> Sequence[Receiver]:
     return receivers
 
 
-def _describe(
-    call: OpenCall, outcome: Outcome, evidence: Sequence[Evidence]
-) -> tuple[Figures | Later, tuple[str | None, str | None]]:
+def _describe(call: OpenCall, outcome: Outcome, evidence: Sequence[Evidence]) -> tuple[Figures | Later, Names]:
     """Settle a call's figures, and tell the response's id and its model."""
-    # On an event loop not even the first vocabulary is read.
-    is_first = "token_callbacks.counting" not in sys.modules and _is_in_event_loop()
-    at_most = 0 if is_first else INLINE_CHARACTERS
-    figures = settle(call.operation, call.model, outcome, evidence, at_most=at_most)
+    figures = settle(call.operation, call.model, outcome, evidence, at_most=_most_counted_here)
     response_id = response_model = None
     for witness in evidence:
-        response_id = response_id or witness.response_id()
-        response_model = response_model or witness.response_model()
+        named = witness.names()
+        response_id, response_model = response_id or named[0], response_model or named[1]
     return figures, (response_id, response_model)
+
+
+def _most_counted_here() -> int:
+    # On an event loop not even the first vocabulary is read.
+    is_first = "token_callbacks.counting" not in sys.modules and _is_in_event_loop()
+    return 0 if is_first else INLINE_CHARACTERS
 
 
 def _is_told(operation: Operation, evidence: Sequence[Evidence]) -> bool:

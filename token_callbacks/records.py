@@ -22,7 +22,13 @@ Band = Annotated[float, msgspec.Meta(ge=0)]
 """A relative error."""
 
 
-class Operation(enum.StrEnum):
+class _Word(enum.StrEnum):
+    """A word of the file format."""
+
+    __hash__ = str.__hash__  # that of Enum is written in Python, and the totals are kept by these words
+
+
+class Operation(_Word):
     """What was asked of the provider."""
 
     CHAT = "chat"
@@ -31,7 +37,7 @@ class Operation(enum.StrEnum):
     EMBEDDING = "embedding"
 
 
-class Outcome(enum.StrEnum):
+class Outcome(_Word):
     """How a call ended."""
 
     COMPLETED = "completed"
@@ -41,7 +47,7 @@ class Outcome(enum.StrEnum):
     NOT_STARTED = "not_started"
 
 
-class RunOutcome(enum.StrEnum):
+class RunOutcome(_Word):
     """How a run ended; ``running`` until then."""
 
     RUNNING = "running"
@@ -52,7 +58,7 @@ class RunOutcome(enum.StrEnum):
     """Its process died inside the run; the summary was made from the lines afterwards."""
 
 
-class Provenance(enum.StrEnum):
+class Provenance(_Word):
     """Where a figure comes from, best first: a later member is a weaker source."""
 
     REPORTED = "reported"
@@ -67,7 +73,7 @@ class Provenance(enum.StrEnum):
     """Nobody told, and there was nothing to count."""
 
 
-class Doubt(enum.StrEnum):
+class Doubt(_Word):
     """What speaks against figures that a provider told; they are kept as told."""
 
     SHRANK = "shrank"

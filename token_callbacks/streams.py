@@ -22,7 +22,7 @@ import msgspec
 
 from token_callbacks.answers import Answer
 from token_callbacks.errors import InvalidArgument
-from token_callbacks.evidence import Completion, Prompt
+from token_callbacks.evidence import Completion, Names, Prompt
 from token_callbacks.framing import DONE, TextReader, events_in
 from token_callbacks.ledger import Ledger, OpenCall, Origin
 from token_callbacks.records import Operation, Outcome
@@ -410,13 +410,9 @@ class StreamEvidence:
     def inputs(self) -> None:
         """Give none: embeddings are not streamed."""
 
-    def response_id(self) -> str | None:
-        """Tell the provider's id of the response."""
-        return self.answer.id
-
-    def response_model(self) -> str | None:
-        """Tell the model as the provider named it."""
-        return self.answer.model
+    def names(self) -> Names:
+        """Tell the response's id and its model, as the provider named them."""
+        return self.answer.id, self.answer.model
 
 
 # --- what the caller passed

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, cast
 
 import msgspec
@@ -97,7 +97,7 @@ def read_answer(answer: object, operation: Operation) -> Reading | None:
         if type(value) is list:  # one for each choice
             break
         figures = None if value is None else _figures(value, operation)
-        if figures is not None and not figures[1].fills_in and _is_whole(figures[0], operation):
+        if figures is not None and not figures[1].fills_in and is_whole(figures[0], operation):
             return Reading(usage=figures[0], found=(Found(value, True),))
     return read_stream((answer,), operation)
 
@@ -145,7 +145,7 @@ class UsageReader:
                 continue
             usage, plan = figures
             self._merge(found, plan, choice)
-            if _is_whole(usage, self._operation) and not plan.fills_in:
+            if is_whole(usage, self._operation) and not plan.fills_in:
                 return
 
     def _about(self, event: object) -> _About:
@@ -285,7 +285,8 @@ _PROMPT_SIDE = (
 """The choices of one request share its prompt."""
 
 
-def _is_whole(usage: Usage, operation: Operation) -> bool:
+def is_whole(usage: Usage, operation: Operation) -> bool:
+    """Tell whether nothing is left to be told: the figures of such an operation are there, and not 0."""
     if operation is Operation.EMBEDDING:
         return bool(usage.embedding_tokens)
     return bool(usage.prompt_tokens and usage.completion_tokens)
@@ -314,7 +315,7 @@ def part(whole: Any, name: str) -> Any:
     """Read a key of a mapping or an attribute of an object; ``None`` where there is none."""
     if whole is None:
         return None
-    if type(whole) is dict or _is_mapping(type(whole)):  # type: ignore[arg-type]  # mypy: are classes hashable?
+    if type(whole) is dict or _sort(type(whole)) is _IS_MAPPING:  # type: ignore[arg-type]  # see _view
         return whole.get(name)
     return getattr(whole, name, None)
 
@@ -358,15 +359,11 @@ class _Plan:
     """A dialect made ready for payloads with certain keys: only the terms that can be there, taken apart."""
 
     __slots__ = (
-        "_direct",
         "_marks",
-        "_nested",
-        "_others",
         "_plain_marks",
         "_reasoning_may_stand_beside",
-        "_single",
-        "_slots",
         "_sums",
+        "_wanted",
         "fills_in",
         "names",
         "prompt_names",
@@ -382,33 +379,17 @@ class _Plan:
         marks = [_steps(mark) for mark in dialect.marks if _top(mark) in here]
         self._plain_marks = [steps[0][0] for steps in marks if len(steps) == 1 and steps[0][1] is None]
         self._marks = [steps for steps in marks if len(steps) > 1 or steps[0][1] is not None]
-        self._direct: list[tuple[str, int]] = []
-        nested: dict[str, list[tuple[str, int]]] = {}
-        self._others: list[tuple[_Steps, int]] = []
-        self._single: list[tuple[str, int]] = []
-        self._sums: list[tuple[str, list[int]]] = []
-        self._slots = 0
+        self._sums: list[tuple[str, list[str]]] = []
         self._reasoning_may_stand_beside = dialect.reasoning_may_stand_beside
+        wanted: list[tuple[_Steps, str]] = []
         for figure in _FIGURES_OF[is_embedding]:
             terms = [[path for path in term.split("|") if _top(path) in here] for term in getattr(dialect, figure)]
-            slots = [self._slot(paths, nested) for paths in terms if paths]
-            if len(slots) == 1:
-                self._single.append((figure, slots[0]))
-            elif slots:
+            terms = [paths for paths in terms if paths]
+            slots = [figure] if len(terms) == 1 else [f"{figure} {number}" for number in range(len(terms))]
+            wanted += [(_steps(path), slot) for paths, slot in zip(terms, slots, strict=True) for path in paths]
+            if len(slots) > 1:
                 self._sums.append((figure, slots))
-        self._nested = list(nested.items())
-
-    def _slot(self, paths: list[str], nested: dict[str, list[tuple[str, int]]]) -> int:
-        slot = self._slots
-        self._slots += 1
-        for steps in map(_steps, paths):
-            if any(selector is not None for _, selector in steps) or len(steps) > _NESTED:
-                self._others.append((steps, slot))
-            elif len(steps) == _NESTED:
-                nested.setdefault(steps[0][0], []).append((steps[1][0], slot))
-            else:
-                self._direct.append((steps[0][0], slot))
-        return slot
+        self._wanted = _Wanted(wanted)
 
     def is_marked(self, view: View) -> bool:
         """Tell whether a payload is of this dialect."""
@@ -419,20 +400,10 @@ class _Plan:
 
     def read(self, view: View) -> Usage | None:
         """Read the figures."""
-        values: list[int | None] = [None] * self._slots
-        _take(view, self._direct, values)
-        for within, pairs in self._nested:
-            there = view.get(within)
-            if there is not None:
-                inner = there if type(there) is dict else _view(there)
-                if inner is not None:
-                    _take(inner, pairs, values)
-        for steps, slot in self._others:
-            if not values[slot] and (tokens := _added(_follow(view, steps))) is not None:
-                values[slot] = tokens
-        figures = {figure: tokens for figure, slot in self._single if (tokens := values[slot]) is not None}
+        figures: dict[str, int] = {}
+        self._wanted.take(view, figures)
         for figure, slots in self._sums:
-            told = [tokens for slot in slots if (tokens := values[slot]) is not None]
+            told = [figures.pop(slot) for slot in slots if slot in figures]
             if told:
                 figures[figure] = sum(told)
         if _WHOLES.isdisjoint(figures):
@@ -441,14 +412,44 @@ class _Plan:
         return Usage(**figures)
 
 
-def _take(view: View, pairs: list[tuple[str, int]], values: list[int | None]) -> None:
-    for name, slot in pairs:
-        value = view.get(name)
-        if value is not None and not values[slot]:
-            if type(value) is int and 0 <= value <= _LARGEST:
-                values[slot] = value
-            elif (tokens := token_count(value)) is not None:
-                values[slot] = tokens
+class _Wanted:
+    """The paths to figures below one object, taken apart once for all objects with the same keys."""
+
+    __slots__ = ("_among", "_paths")
+
+    def __init__(self, paths: Sequence[tuple[_Steps, str]]) -> None:
+        self._paths = paths
+        self._among = functools.lru_cache(maxsize=64)(self._found_among)
+
+    def take(self, view: View, figures: dict[str, int]) -> None:
+        """Put the figures into their slots; where a slot has one other than 0, that one stays."""
+        here, below, in_lists = self._among(_keys(view))
+        for name, slot in here:
+            value = view.get(name)
+            if value is not None and not figures.get(slot):
+                if type(value) is int and 0 <= value <= _LARGEST:
+                    figures[slot] = value
+                elif (tokens := token_count(value)) is not None:
+                    figures[slot] = tokens
+        for name, wanted in below:
+            inner = _view(view.get(name))
+            if inner is not None:
+                wanted.take(inner, figures)
+        for steps, slot in in_lists:
+            if not figures.get(slot) and (tokens := _added(_follow(view, steps))) is not None:
+                figures[slot] = tokens
+
+    def _found_among(self, keys: tuple[Any, ...]) -> _Found:
+        paths = [(steps, slot) for steps, slot in self._paths if steps[0][0] in keys]
+        below: dict[str, list[tuple[_Steps, str]]] = {}
+        for steps, slot in paths:
+            if steps[0][1] is None and len(steps) > 1:
+                below.setdefault(steps[0][0], []).append((steps[1:], slot))
+        return (
+            [(steps[0][0], slot) for steps, slot in paths if steps[0][1] is None and len(steps) == 1],
+            [(name, _Wanted(inner)) for name, inner in below.items()],
+            [(steps, slot) for steps, slot in paths if steps[0][1] is not None],
+        )
 
 
 def _complete(figures: dict[str, int], total: int | None, reasoning_may_stand_beside: bool) -> None:
@@ -489,6 +490,10 @@ _Steps = tuple[tuple[str, Any], ...]
 """A path taken apart: names, each with what selects among the items of a list there, or ``None``."""
 
 _STEP = re.compile(r"([^.\[]+)(?:\[(?:([^=\]]+)=([^\]]+))?\])?")
+
+
+_Found = tuple[list[tuple[str, str]], list[tuple[str, "_Wanted"]], list[tuple[_Steps, str]]]
+"""Of the paths wanted: those that end here, those that go on, by their first name, and those that go through a list."""
 
 
 @functools.cache
@@ -534,9 +539,6 @@ def _added(value: Any) -> int | None:
     return sum(counts) if counts else None
 
 
-_NESTED = 2
-"""Steps of a path to a figure in a part of the usage object; nearly all have one or two."""
-
 _WHOLES = {"embedding_tokens", "prompt_tokens", "completion_tokens"}
 """One of them has to be told: the other figures are only parts."""
 
@@ -548,7 +550,6 @@ _FIGURES_OF: tuple[list[str], list[str]] = (
 
 _PLACES = tuple(map(_steps, PLACES))
 _MARKING_NAMES = frozenset(_top(mark) for dialect in DIALECTS for mark in dialect.marks)
-_KNOWN_NAMES = _MARKING_NAMES | {steps[0][0] for steps in _PLACES} | {"choices"}
 _DIALECT_NAMES = frozenset(
     name
     for dialect in DIALECTS
@@ -557,6 +558,7 @@ _DIALECT_NAMES = frozenset(
     for name, _ in _steps(path)
 )
 """The names that some dialect reads, at the top of a payload or inside it."""
+_KNOWN_NAMES = _DIALECT_NAMES | _MARKING_NAMES | {steps[0][0] for steps in _PLACES} | {"choices"}
 
 
 # --- payloads of any kind
@@ -564,27 +566,33 @@ _DIALECT_NAMES = frozenset(
 
 def _view(value: Any) -> View | None:
     """See a payload as keys and values; ``None`` where it has none."""
-    if type(value) is dict:
-        return value
-    if value is None or isinstance(value, _PLAIN):
-        return None
-    if _is_mapping(type(value)):  # type: ignore[arg-type]  # mypy: are classes hashable?
+    kind = type(value)
+    if kind is dict:
         return cast("View", value)
-    attributes = getattr(value, "__dict__", None)
-    if type(attributes) is dict:
-        extra = getattr(value, "__pydantic_extra__", None)  # what a provider sent and the class does not know
-        return {**attributes, **extra} if type(extra) is dict and extra else attributes
-    names = _DIALECT_NAMES | _KNOWN_NAMES  # an object with slots
-    seen = {name: attribute for name in names if (attribute := getattr(value, name, None)) is not None}
-    return seen or None
+    sort = _sort(kind)  # type: ignore[arg-type]  # mypy: are classes hashable?
+    if sort is _HAS_NAMES:
+        attributes = getattr(value, "__dict__", None)
+        if type(attributes) is dict:
+            extra = getattr(value, "__pydantic_extra__", None)  # what a provider sent and the class does not know
+            return {**attributes, **extra} if extra and type(extra) is dict else attributes
+        # an object with slots
+        seen = {name: attribute for name in _KNOWN_NAMES if (attribute := getattr(value, name, None)) is not None}
+        return seen or None
+    return cast("View", value) if sort is _IS_MAPPING else None
 
 
-_PLAIN = (str, bytes, int, float, list, tuple, set, frozenset)
+_HAS_NAMES, _IS_MAPPING, _IS_PLAIN = range(3)
 
 
 @functools.lru_cache(maxsize=512)
-def _is_mapping(kind: type[Any]) -> bool:
-    return issubclass(kind, Mapping)
+def _sort(kind: type[Any]) -> int:
+    """Tell how a payload of some class is looked into."""
+    if issubclass(kind, Mapping):
+        return _IS_MAPPING
+    return _IS_PLAIN if issubclass(kind, _PLAIN) else _HAS_NAMES
+
+
+_PLAIN = (str, bytes, int, float, list, tuple, set, frozenset, type(None))
 
 
 _DEEPEST = 6

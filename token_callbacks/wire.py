@@ -19,7 +19,7 @@ import msgspec
 
 from token_callbacks.answers import Answer
 from token_callbacks.dialects import DIALECTS, PLACES
-from token_callbacks.evidence import Completion
+from token_callbacks.evidence import NO_NAMES, Completion, Names
 from token_callbacks.records import Operation
 from token_callbacks.usage import Reading, UsageReader, part
 
@@ -142,11 +142,9 @@ class WireEvidence:
     def inputs(self) -> None:
         """Leave it to the framework."""
 
-    def response_id(self) -> str | None:
-        """Leave it to the framework."""
-
-    def response_model(self) -> str | None:
-        """Leave it to the framework."""
+    def names(self) -> Names:
+        """Leave them to the framework."""
+        return NO_NAMES
 
     # --- reading the body
 

@@ -29,7 +29,7 @@ from litellm.integrations.custom_logger import CustomLogger
 
 from token_callbacks.counter import TokenCounter, shared_counter
 from token_callbacks.errors import InvalidArgument
-from token_callbacks.evidence import Completion, Prompt
+from token_callbacks.evidence import Completion, Names, Prompt
 from token_callbacks.hooks import Once, Patches
 from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger
 from token_callbacks.records import Operation, Outcome
@@ -156,13 +156,9 @@ class LiteLLMEvidence:
             return [request] if isinstance(request[0], int) else request
         return None
 
-    def response_id(self) -> str | None:
-        """Tell the provider's id of the response."""
-        return _text(part(self.response, "id"))
-
-    def response_model(self) -> str | None:
-        """Tell the model as the provider named it."""
-        return _text(part(self.response, "model"))
+    def names(self) -> Names:
+        """Tell the response's id and its model, as the provider named them."""
+        return _text(part(self.response, "id")), _text(part(self.response, "model"))
 
 
 class Listener:

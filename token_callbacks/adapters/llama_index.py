@@ -38,11 +38,11 @@ from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 
 from token_callbacks import hooks
 from token_callbacks.errors import BudgetExceeded, InvalidArgument
-from token_callbacks.evidence import Completion, Prompt
+from token_callbacks.evidence import NO_NAMES, Completion, Names, Prompt
 from token_callbacks.ledger import Draft, Ledger, OpenCall, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
-from token_callbacks.usage import Reading, part, read_first, token_count
+from token_callbacks.usage import Reading, is_whole, part, read_answer, read_first, token_count
 
 _log = logging.getLogger("token_callbacks")
 
@@ -88,6 +88,10 @@ class LlmEvidence:
 
     def reading(self, operation: Operation) -> Reading | None:
         """Read the usage that the last response, or the one before it, carries in any of the known places."""
+        raw = getattr(self.last, "raw", None)
+        reading = None if raw is None else read_answer(raw, operation)  # nearly always there
+        if reading is not None and is_whole(reading.usage, operation):
+            return reading
         return read_first(
             (
                 answer
@@ -137,17 +141,14 @@ class LlmEvidence:
     def inputs(self) -> None:
         """Tell nothing: nothing was embedded."""
 
-    def response_id(self) -> str | None:
-        """Tell the provider's id of the response."""
-        return self._named_in_raw("id")
-
-    def response_model(self) -> str | None:
-        """Tell the model as the provider named it."""
-        return self._named_in_raw("model")
-
-    def _named_in_raw(self, name: str) -> str | None:
+    def names(self) -> Names:
+        """Tell the response's id and its model, as the provider named them."""
         raw = part(self.last, "raw")
-        return _text(part(raw, name)) or _text(part(part(raw, "response"), name))
+        response_id, model = part(raw, "id"), part(raw, "model")
+        if response_id is None or model is None:
+            inner = part(raw, "response")
+            response_id, model = response_id or part(inner, "id"), model or part(inner, "model")
+        return _text(response_id), _text(model)
 
 
 class EmbeddingEvidence:
@@ -183,11 +184,9 @@ class EmbeddingEvidence:
             return self.chunks
         return [chunk.replace("\n", " ") for chunk in self.chunks]
 
-    def response_id(self) -> None:
+    def names(self) -> Names:
         """Tell nothing."""
-
-    def response_model(self) -> None:
-        """Tell nothing."""
+        return NO_NAMES
 
 
 class _EmbeddingSpan:
