@@ -204,6 +204,26 @@ def _within(run: Run, step: str | None) -> Iterator[None]:
         _innermost.reset(token)
 
 
+def carried(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a coroutine function that runs where this code runs: in its run and step, in whatever context it starts.
+
+    Only that is carried; all else of the context is the host's business.
+    """
+    scope = _innermost.get()
+    if scope is None:
+        return function
+
+    @functools.wraps(function)
+    async def within(*args: Any, **kwargs: Any) -> Any:
+        token = _innermost.set(scope)
+        try:
+            return await function(*args, **kwargs)
+        finally:
+            _innermost.reset(token)
+
+    return within
+
+
 def leave(scope: Scope, error: BaseException | None) -> None:
     """Restore what was innermost before; raises ``RunOrderError`` while something opened inside is still open.
 

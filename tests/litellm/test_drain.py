@@ -17,7 +17,7 @@ from litellm.caching.caching import Cache
 
 from loopback_server import LoopbackServer
 from token_callbacks import TokenCounter
-from token_callbacks.records import Operation, Outcome, RunOutcome
+from token_callbacks.records import Operation, Outcome, RunOutcome, RunSummary
 from token_callbacks.sinks.memory import MemorySink
 
 from .calls import (
@@ -212,9 +212,6 @@ def test_two_runs_at_once_get_their_own_calls(loopback: Any, counter: TokenCount
     )
 
 
-@pytest.mark.xfail(
-    strict=True, reason="LiteLLM 1.106.2 runs a sync Router call in a thread without the caller's context (issue 5)"
-)
 def test_a_sync_router_call_inside_a_running_loop_lands_in_its_run(loopback: Any, counter: TokenCounter) -> None:
     """In a notebook, where a loop is always running, a sync Router call belongs to the run around it."""
     server = loopback()
@@ -226,6 +223,21 @@ def test_a_sync_router_call_inside_a_running_loop_lands_in_its_run(loopback: Any
     asyncio.run(notebook_cell())
 
     assert 0 == counter.default_run.summary.calls.llm
+
+
+def test_a_retry_of_a_sync_call_inside_a_running_loop_lands_in_its_run(loopback: Any, counter: TokenCounter) -> None:
+    """So do the attempt that failed and the one that the Router made then."""
+    server = loopback()
+    server.fail_next(status=500)
+
+    async def notebook_cell() -> RunSummary:
+        with counter.run("cell") as run:
+            router(server, num_retries=1).completion(CHAT, MESSAGES)
+        return run.summary
+
+    summary = asyncio.run(notebook_cell())
+
+    assert (2, 1, 0) == (summary.calls.llm, summary.calls.failed, counter.default_run.summary.calls.llm)
 
 
 # --- failures, retries, fallbacks

@@ -11,6 +11,8 @@ Facts about litellm (1.106.2 unless said otherwise) that shape this file:
   chunks as they came, at the end of every stream, and is looked up in the module each time; a stream of the Responses
   API hands every event to ``_process_chunk`` as text, before LiteLLM puts its guess into the last one.
 - ``function_setup`` runs first in every call, in the caller's context and on its stack.
+- A sync call of a ``Router`` inside a running loop goes to a thread without the caller's context, by way of
+  ``run_async_function``, which its users have imported by name.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from token_callbacks.evidence import Completion, Names, Prompt
 from token_callbacks.hooks import Once, Patches
 from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger
 from token_callbacks.records import Operation, Outcome
-from token_callbacks.runs import is_cancellation
+from token_callbacks.runs import carried, is_cancellation
 from token_callbacks.usage import Reading, part, read_first, read_stream
 
 FRAMEWORK = "litellm"
@@ -412,6 +414,8 @@ class _Installed:
         self._patches.wrap(_responses_stream(), "_process_chunk", self._around_process_chunk)
         for client in _http_clients():
             self._patches.wrap(client, "post", self._around_post)
+        for module in map(sys.modules.get, _RUN_ASYNC_IN_A_THREAD):
+            self._patches.wrap(module, "run_async_function", _around_run_async_function)
         ledger.add_locator(_listener.enclosing, is_innermost=True)
         self._ledger = ledger
         self._register()
@@ -475,6 +479,14 @@ class _Installed:
                 registered.remove(self.handler)
 
 
+def _around_run_async_function(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def run_async_function(async_function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return original(carried(async_function), *args, **kwargs)
+
+    return run_async_function
+
+
 def _responses_stream() -> Any:
     try:
         from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
@@ -491,6 +503,12 @@ def _http_clients() -> tuple[Any, ...]:
         return ()
     return HTTPHandler, AsyncHTTPHandler
 
+
+_RUN_ASYNC_IN_A_THREAD = (
+    "litellm.litellm_core_utils.asyncify",
+    "litellm.litellm_core_utils.fallback_utils",
+    "litellm.router",
+)
 
 _LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
