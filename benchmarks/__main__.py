@@ -19,8 +19,9 @@ TOPICS = {
     "run": "benchmarks.run_cost",
     "counting": "benchmarks.counting_cost",
     "litellm": "benchmarks.litellm_cost",
+    "peers": "benchmarks.peers_cost",
 }
-"""Each module has a function ``rows``. The last two import LiteLLM, which makes everything after it slower."""
+"""Each module has a function ``rows``. The last three import LiteLLM, which makes everything after it slower."""
 
 
 def main(topics: list[str]) -> None:

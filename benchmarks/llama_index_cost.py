@@ -50,12 +50,12 @@ _HISTORIES = (1, 10, 50)
 
 def rows() -> Iterator[Row]:
     """Measure the chunk, then the call with and without usage in the response."""
-    with _hooks() as hooks:
+    with attached() as hooks:
         for messages in _HISTORIES:
-            yield from _chunk_rows(hooks, _history(messages))
+            yield from _chunk_rows(hooks, history_of(messages))
         for messages in _HISTORIES:
-            yield from _call_rows(hooks, _history(messages), "usage in raw", usage=_USAGE)
-        yield from _call_rows(hooks, _history(1), "no usage, both count", usage=None)
+            yield from _call_rows(hooks, history_of(messages), "usage in raw", usage=_USAGE)
+        yield from _call_rows(hooks, history_of(1), "no usage, both count", usage=None)
 
 
 class ReplayLLM(CustomLLM):
@@ -123,35 +123,40 @@ class _Hooks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def _hooks() -> Iterator[_Hooks]:
-    none = _handlers()
+def attached() -> Iterator[_Hooks]:
+    """Hook LlamaIndex, and give the handlers of each state."""
+    none = handlers_now()
     with tempfile.TemporaryDirectory() as folder:
         in_memory = TokenCounter(log_dir=None, frameworks=("llama_index",))
         in_files = TokenCounter(log_dir=folder, frameworks=("llama_index",))
-        ours = _handlers()
+        ours = handlers_now()
         yield _Hooks(
             none=none, noop=([*none[0], NoopHandler()], none[1]), ours=ours, in_memory=in_memory, in_files=in_files
         )
-        _set_handlers(ours)
+        set_handlers(ours)
         in_memory.close()
         in_files.uninstall()
 
 
-def _handlers() -> tuple[list[Any], list[Any]]:
+def handlers_now() -> tuple[list[Any], list[Any]]:
+    """Tell the root dispatcher's handlers, event and span."""
     root = get_dispatcher()
     return list(root.event_handlers), list(root.span_handlers)
 
 
-def _set_handlers(handlers: tuple[list[Any], list[Any]]) -> None:
+def set_handlers(handlers: tuple[list[Any], list[Any]]) -> None:
+    """Put others in their place."""
     root = get_dispatcher()
     root.event_handlers, root.span_handlers = handlers
 
 
-def _history(messages: int) -> list[ChatMessage]:
+def history_of(messages: int) -> list[ChatMessage]:
+    """Make a history of so many messages."""
     return [ChatMessage(role="user", content=_TEXT * 3) for _ in range(messages)]
 
 
-def _llm(*handlers: Any, usage: CompletionUsage | None = _USAGE) -> ReplayLLM:
+def replaying(*handlers: Any, usage: CompletionUsage | None = _USAGE) -> ReplayLLM:
+    """Make a model with these handlers in its callback manager."""
     return ReplayLLM(answer=_answer(usage), callback_manager=CallbackManager(list(handlers)))
 
 
@@ -175,13 +180,13 @@ def _answer(usage: CompletionUsage | None) -> ChatResponse:
 
 def _chunk_rows(hooks: _Hooks, messages: list[ChatMessage]) -> Iterator[Row]:
     hooks.seat(hooks.in_memory)
-    plain, theirs = _llm(), _llm(LlamaIndexTokenCountingHandler())
+    plain, theirs = replaying(), replaying(LlamaIndexTokenCountingHandler())
     timings = side_by_side(
         {
-            "none": _per_chunk(plain, messages, hooks.none),
-            "a no-op handler": _per_chunk(plain, messages, hooks.noop),
-            "LlamaIndex's TokenCountingHandler": _per_chunk(theirs, messages, hooks.none),
-            "ours": _per_chunk(plain, messages, hooks.ours),
+            "none": per_chunk(plain, messages, hooks.none),
+            "a no-op handler": per_chunk(plain, messages, hooks.noop),
+            "LlamaIndex's TokenCountingHandler": per_chunk(theirs, messages, hooks.none),
+            "ours": per_chunk(plain, messages, hooks.ours),
         },
         turns=_CHUNK_TURNS,
     )
@@ -198,9 +203,11 @@ def _chunk_rows(hooks: _Hooks, messages: list[ChatMessage]) -> Iterator[Row]:
     )
 
 
-def _per_chunk(llm: ReplayLLM, messages: list[ChatMessage], handlers: tuple[list[Any], list[Any]]) -> Variant:
+def per_chunk(llm: ReplayLLM, messages: list[ChatMessage], handlers: tuple[list[Any], list[Any]]) -> Variant:
+    """Measure a chunk in the middle of a stream."""
+
     def seconds() -> float:
-        _set_handlers(handlers)
+        set_handlers(handlers)
         stream = llm.stream_chat(messages)
         next(stream)  # opening the call and closing it are no part of a chunk
         start = clock()
@@ -216,16 +223,16 @@ def _call_rows(
     hooks: _Hooks, messages: list[ChatMessage], case: str, *, usage: CompletionUsage | None
 ) -> Iterator[Row]:
     theirs, handler = LlamaIndexTokenCountingHandler(), TokenCountingHandler()
-    plain, with_theirs, with_handler = (_llm(*extra, usage=usage) for extra in ((), (theirs,), (handler,)))
+    plain, with_theirs, with_handler = (replaying(*extra, usage=usage) for extra in ((), (theirs,), (handler,)))
     nobody, memory, files = (), (hooks.in_memory,), (hooks.in_files,)
     timings = side_by_side(
         {
-            "none": _per_chat(plain, messages, lambda: _prepare(hooks, hooks.none, nobody)),
-            "theirs": _per_chat(with_theirs, messages, lambda: _prepare(hooks, hooks.none, nobody, theirs)),
-            "TokenCounter(log_dir=None)": _per_chat(plain, messages, lambda: _prepare(hooks, hooks.ours, memory)),
-            "TokenCounter, JSONL written": _per_chat(plain, messages, lambda: _prepare(hooks, hooks.ours, files)),
-            "our TokenCountingHandler": _per_chat(
-                with_handler, messages, lambda: _prepare(hooks, hooks.ours, nobody, handler)
+            "none": per_chat(plain, messages, lambda: make_ready(hooks, hooks.none, nobody)),
+            "theirs": per_chat(with_theirs, messages, lambda: make_ready(hooks, hooks.none, nobody, theirs)),
+            "TokenCounter(log_dir=None)": per_chat(plain, messages, lambda: make_ready(hooks, hooks.ours, memory)),
+            "TokenCounter, JSONL written": per_chat(plain, messages, lambda: make_ready(hooks, hooks.ours, files)),
+            "our TokenCountingHandler": per_chat(
+                with_handler, messages, lambda: make_ready(hooks, hooks.ours, nobody, handler)
             ),
         },
         turns=_CALL_TURNS,
@@ -244,16 +251,18 @@ def _call_rows(
         )
 
 
-def _prepare(
+def make_ready(
     hooks: _Hooks, handlers: tuple[list[Any], list[Any]], counters: Sequence[TokenCounter], handler: Any = None
 ) -> None:
-    _set_handlers(handlers)
+    """Let these handlers and counters, and no others, take part; ``handler`` starts from zero."""
+    set_handlers(handlers)
     hooks.seat(*counters)
     if handler is not None:
         handler.reset_counts()
 
 
-def _per_chat(llm: ReplayLLM, messages: list[ChatMessage], prepare: Callable[[], None]) -> Variant:
+def per_chat(llm: ReplayLLM, messages: list[ChatMessage], prepare: Callable[[], None]) -> Variant:
+    """Measure a chat, once what it needs is made ready."""
     chats = repeated(lambda: llm.chat(messages), number=_CALLS)
 
     def seconds() -> float:
