@@ -130,5 +130,14 @@ def test_the_lines_of_the_log_give_the_same_totals(drawn: list[CallRecord]) -> N
     assert _shown(Totals(drawn)) == _shown(Totals(read_back))
 
 
+@given(records())
+def test_totals_of_two_processes_keep_the_error_of_both(drawn: CallRecord) -> None:
+    """By how much estimates may be off is added up like the tokens are."""
+    usage, sources = Usage(prompt_tokens=100), Sources(prompt=Provenance.ESTIMATED, prompt_error_band=0.03)
+    record = msgspec.structs.replace(drawn, cached=False, usage=usage, provenance=sources)
+
+    assert 6 == Totals([record]).merged(Totals([record])).provenance.error_tokens
+
+
 def _shown(totals: Totals) -> list[object]:
     return [totals.four, totals.calls, totals.token_details, totals.provenance, totals.by_model, totals.by_step]

@@ -158,6 +158,7 @@ class Totals:
         self._cached += other._cached
         self._doubted += other._doubted
         self._lower_bound = self._lower_bound or other._lower_bound
+        self._error_tokens += other._error_tokens
         self._details = [mine + theirs for mine, theirs in zip(self._details, other._details, strict=True)]
         for source in Provenance:
             self._source_calls[source] += other._source_calls[source]
