@@ -112,6 +112,8 @@ def test_the_fold_counts_every_call_and_token_once(drawn: list[CallRecord]) -> N
     assert sum(usage.prompt_tokens or 0 for usage in billed) == four.llm_prompt_tokens
     assert sum(usage.completion_tokens or 0 for usage in billed) == four.llm_completion_tokens
     assert sum(usage.embedding_tokens or 0 for usage in billed) == four.embedding_tokens
+    assert sum(usage.cache_read_tokens or 0 for usage in billed) == totals.token_details.cache_read
+    assert sum(usage.rejected_prediction_tokens or 0 for usage in billed) == totals.token_details.rejected_prediction
     assert four.llm_prompt_tokens + four.llm_completion_tokens == four.total_llm_tokens
     assert four.total_llm_tokens == sum(group.total_llm_tokens for group in totals.by_model)
     assert len(drawn) == sum(group.calls for group in totals.by_model)
