@@ -265,7 +265,7 @@ class TokenCounter:
 
     def leave_run(self, run: Run) -> None:
         """Drain the run's calls and end this process's part in it, unless it was opened here."""
-        self._ledger.drain(_in_run(run), self._drain_seconds)
+        self.drain_run(run)
         self._leave_part(run)
 
     async def leave_run_async(self, run: Run) -> None:
@@ -282,8 +282,12 @@ class TokenCounter:
 
     def finish_run(self, run: Run, outcome: RunOutcome) -> None:
         """Drain the run's calls, end it and write its summary."""
-        self._ledger.drain(_in_run(run), self._drain_seconds)
+        self.drain_run(run)
         self._end_run(run, outcome)
+
+    def drain_run(self, run: Run) -> None:
+        """Wait, as long as ``drain_seconds`` at most, for the run's calls that were answered and not yet reported."""
+        self._ledger.drain(_in_run(run), self._drain_seconds)
 
     async def finish_run_async(self, run: Run, outcome: RunOutcome) -> None:
         """Drain the run's calls without blocking the event loop, end it and write its summary."""
@@ -317,7 +321,7 @@ class TokenCounter:
         with self._ledger.lock:
             (self._writing_for or self._current_scope().run).internal_errors += 1
 
-    def _take(self, draft: Draft, scope: Scope) -> None:
+    def _take(self, draft: Draft, scope: Scope) -> CallRecord:
         """Make a call a record of the run it was made in, fold it in and write it; under the ledger's lock."""
         run = scope.run
         record = draft.record(run_id=run.run_id, step=scope.step)
@@ -335,6 +339,7 @@ class TokenCounter:
         self._writing_for = None
         if not run.is_open:  # late: the summary is already written and must not stay wrong
             self._reissue(run)
+        return record
 
     def _make_run(self, name: str, tags: Mapping[str, str], parent: Run | None) -> Run:
         started_at = self._ledger.clock()

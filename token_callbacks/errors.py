@@ -31,3 +31,9 @@ class BudgetExceeded(TokenCallbacksError, ValueError):
 
 class MissingExtra(TokenCallbacksError, ImportError):
     """A part of this package needs a library that is not installed."""
+
+
+class UnknownKey(TokenCallbacksError, KeyError):
+    """A key that a mapping of ours does not have."""
+
+    __str__ = Exception.__str__  # KeyError would show the message in quotes

@@ -121,7 +121,12 @@ UNDERNEATH = {
 }
 """What the frameworks send their requests with: hooked with any of them."""
 
-_ALL = FRAMEWORKS | UNDERNEATH
+ABOVE = {
+    "lavague": Framework("lavague.core.agents", "token_callbacks.adapters.lavague"),
+}
+"""Programs that call the frameworks, and have runs and parts of their own: hooked by the counter made for them."""
+
+_ALL = FRAMEWORKS | UNDERNEATH | ABOVE
 
 _lock = threading.Lock()
 _awaited: set[str] = set()

@@ -27,6 +27,7 @@ import msgspec
 
 from token_callbacks.evidence import NO_NAMES, Evidence, Figures, Later, Names, settle, unsettled
 from token_callbacks.records import CallRecord, Operation, Outcome
+from token_callbacks.runs import current_agent
 from token_callbacks.worker import Worker
 
 _log = logging.getLogger("token_callbacks")
@@ -278,6 +279,7 @@ class Ledger:
             seats=origin.seats,
             outer=origin.outer,
             started_at=self.clock(),
+            agent=current_agent(),
         )
         if origin.outer is not None:
             call.agent = origin.outer.agent

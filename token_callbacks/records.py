@@ -162,7 +162,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     step: str | None
     agent: str | None = None
-    """The LlamaIndex agent that made the call, by its name."""
+    """Who made the call: LlamaIndex's agent by its name, or LaVague's ``world_model`` or ``action_engine``."""
     session_id: str | None = None
     """The caller's, as told to LiteLLM."""
     tags: list[str] = []

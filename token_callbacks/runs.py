@@ -53,7 +53,7 @@ class RunOwner(Protocol):
         """Raise ``CounterClosed`` after ``close()``."""
 
     @property
-    def take(self) -> Callable[[Any, Scope], None]:
+    def take(self) -> Callable[[Any, Scope], object]:
         """Make a call that has ended a record of the run and step it was made in."""
 
 
@@ -156,7 +156,7 @@ class Run:
         from token_callbacks.binding import bound  # concurrent.futures costs more than all of this package
 
         step = next((link.step for link in chain_from(current_scope()) if link.run is self), None)
-        return bound(functools.partial(_within, self, step), target)
+        return bound(functools.partial(within, self, step), target)
 
 
 class Scope:
@@ -200,7 +200,8 @@ def enter(run: Run, step: str | None) -> Scope:
 
 
 @contextlib.contextmanager
-def _within(run: Run, step: str | None) -> Iterator[None]:
+def within(run: Run, step: str | None) -> Iterator[None]:
+    """Make a run or step the innermost one of this context for a block, whatever is left open inside it."""
     token = _innermost.set(Scope(run, step, _innermost.get()))
     try:
         yield
@@ -208,24 +209,40 @@ def _within(run: Run, step: str | None) -> Iterator[None]:
         _innermost.reset(token)
 
 
+_agent: contextvars.ContextVar[str | None] = contextvars.ContextVar("token_callbacks_agent", default=None)
+
+current_agent = _agent.get
+"""Read who is at work in this context, where an adapter said so; ``None`` where none did."""
+
+
+@contextlib.contextmanager
+def acting(agent: str) -> Iterator[None]:
+    """Name who makes the calls of a block, for a framework that cannot tell it with the call."""
+    token = _agent.set(agent)
+    try:
+        yield
+    finally:
+        _agent.reset(token)
+
+
 def carried(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a coroutine function that runs where this code runs: in its run and step, in whatever context it starts.
 
-    Only that is carried; all else of the context is the host's business.
+    Only that is carried, and who is at work; all else of the context is the host's business.
     """
-    scope = _innermost.get()
-    if scope is None:
+    kept: list[tuple[contextvars.ContextVar[Any], Any]] = [
+        (variable, value) for variable in (_innermost, _agent) if (value := variable.get()) is not None
+    ]
+    if not kept:
         return function
 
     @functools.wraps(function)
-    async def within(*args: Any, **kwargs: Any) -> Any:
-        token = _innermost.set(scope)
-        try:
-            return await function(*args, **kwargs)
-        finally:
-            _innermost.reset(token)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        for variable, value in kept:  # in a context that ends with the coroutine
+            variable.set(value)
+        return await function(*args, **kwargs)
 
-    return within
+    return run
 
 
 def leave(scope: Scope, error: BaseException | None) -> None:

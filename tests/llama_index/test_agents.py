@@ -14,6 +14,7 @@ from workflows.errors import WorkflowCancelledByUser
 from loopback_server import LoopbackServer, Reply, ToolCall
 from token_callbacks import Run, TokenCounter
 from token_callbacks.records import Outcome
+from token_callbacks.runs import acting
 from token_callbacks.sinks.memory import MemorySink
 
 from .conftest import BUILDERS, Loopback
@@ -229,3 +230,32 @@ def test_a_call_that_no_agent_makes_has_none(loopback: Loopback, counter: TokenC
 
     assert [None] == [record.agent for record in memory.records]
     assert [] == run.summary.by_agent
+
+
+@INTEGRATIONS
+def test_a_call_is_that_of_who_is_named_to_be_at_work(
+    loopback: Loopback, counter: TokenCounter, memory: MemorySink, integration: str
+) -> None:
+    """An adapter of a program around LlamaIndex names the part that calls, for the block that it runs in."""
+    llm = BUILDERS[integration](loopback())
+    with acting("porter"), acting("librarian"):
+        llm.chat(MESSAGES)
+    llm.chat(MESSAGES)
+
+    assert ["librarian", None] == [record.agent for record in memory.records]
+
+
+def test_an_agent_of_llama_indexs_goes_before_who_is_at_work_around_it(
+    loopback: Loopback, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """The inner one made the call; while it is at work, others go on being themselves."""
+    server = loopback(replies=hand_over, stream_usage="always_last")
+
+    async def ask() -> None:
+        with acting("house"):
+            await two_agents(BUILDERS["OpenAI"](server), streaming=True).run(QUESTION)
+            await BUILDERS["OpenAI"](server).achat(MESSAGES)
+
+    asyncio.run(ask())
+
+    assert ["porter", "librarian", "librarian", "house"] == [record.agent for record in memory.records]

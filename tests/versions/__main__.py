@@ -1,4 +1,4 @@
-"""Run the promises of the adapters on releases of LiteLLM and LlamaIndex, old and new, in an environment each.
+"""Run the promises of the adapters on releases of LiteLLM, LlamaIndex and LaVague, in an environment each.
 
     python -m tests.versions                        # the releases of ROWS
     python -m tests.versions 'litellm==1.98.*'      # any other, also 'llama-index-core==0.12.30'
@@ -32,6 +32,7 @@ BEDROCK = "tests/versions/test_bedrock_seed.py"
 CALLS = "tests/litellm/test_calls.py"
 ASKING = "tests/test_asking.py"
 LLAMA_INDEX = "tests/versions/test_llama_index.py"
+LAVAGUE = ("tests/lavague/test_agents.py", "tests/lavague/test_counter.py")
 LONGEST_SECONDS = 600
 
 WITHOUT_USAGE = tuple(
@@ -81,6 +82,17 @@ ROWS = (
             ("0.13.*", "llama-index-llms-openai<0.6", "llama-index-embeddings-openai"),
             ("0.14.*", "llama-index-llms-openai", "llama-index-embeddings-openai"),
         )
+    ),
+    # LaVague's readers import pkg_resources, and nltk 3.10 refuses files that uv links into several environments.
+    Row(
+        "lavague-core==0.2.23",
+        beside=("lavague-drivers-selenium==0.2.10", "nltk<3.10", "setuptools<81"),
+        suites=LAVAGUE,
+    ),
+    Row(
+        "lavague-core==0.2.35",
+        beside=("lavague-drivers-selenium==0.2.15", "litellm", "nltk<3.10", "setuptools<81"),
+        suites=LAVAGUE,
     ),
 )
 

@@ -354,7 +354,7 @@ class Tracker:
             model=_text(part(description, "model_name") or part(description, "model")),
         )
         if self._agents:
-            call.agent = self._agent_of(event.span_id)
+            call.agent = self._agent_of(event.span_id) or call.agent
         return call
 
     def _agent_of(self, span_id: str | None) -> str | None:
