@@ -12,6 +12,7 @@ from token_callbacks.schemas import SHAPES, shipped
 
 if TYPE_CHECKING:
     from token_callbacks.counting.files import FileCount
+    from token_callbacks.prices import PriceBook
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,10 +30,13 @@ def recover(folder: str) -> None:
 
     Example: token-callbacks recover /var/log/tokens
     """
+    from token_callbacks.ledger import utc_now
+    from token_callbacks.prices import cost_of
     from token_callbacks.recovery import recover as recovered
 
+    book = _price_book()
     try:
-        done = recovered(folder)
+        done = recovered(folder, pricing=lambda totals: cost_of(totals.charges, book, now=utc_now()))
     except OSError as error:
         raise click.ClickException(f"{folder} cannot be recovered: {error}") from error
     if done.is_busy:
@@ -73,8 +77,8 @@ def count(files: tuple[str, ...], model: str, as_json: bool) -> None:
     """Count the tokens of FILES, or of what comes in, offline.
 
     Bytes that are no UTF-8 count as the replacement character. "~" stands before an estimate: where the model's own
-    vocabulary is not on this machine. The price is that of a prompt, and "-" where it is not known (pip install
-    'token-callbacks[prices]').
+    vocabulary is not on this machine. The price is that of a prompt sent now, and "-" where it is not known (pip
+    install 'token-callbacks[prices]', or name a table of your own in TOKEN_CALLBACKS_PRICES).
 
     \b
     Examples:
@@ -86,17 +90,30 @@ def count(files: tuple[str, ...], model: str, as_json: bool) -> None:
     _print_counts(counted_files(files or ("-",), model), model, as_json=as_json)
 
 
+def _price_book() -> PriceBook:
+    from token_callbacks.errors import InvalidPrices
+    from token_callbacks.prices import PriceBook
+
+    try:
+        return PriceBook()
+    except InvalidPrices as error:
+        raise click.ClickException(str(error)) from error
+
+
 def _print_counts(counted: Iterable[FileCount], model: str, *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from token_callbacks.counting.files import prompt_price
+    from token_callbacks.ledger import utc_now
+    from token_callbacks.prices.costs import as_text
 
     files = list(counted)
     total, is_exact = sum(file.tokens for file in files), all(file.is_exact for file in files)
-    price = prompt_price(model, total)
+    price = prompt_price(model, total, book=_price_book(), moment=utc_now())
     if as_json:
-        told = {"model": model, "files": files, "tokens": total, "is_exact": is_exact, "prompt_price_usd": price}
+        told_price = price and {"amount": as_text(price.amount), "currency": price.currency, "source": price.source}
+        told = {"model": model, "files": files, "tokens": total, "is_exact": is_exact, "prompt_price": told_price}
         click.echo(msgspec.json.encode(told))
         return
     table = Table("file", "tokens", box=None, pad_edge=False)
@@ -105,7 +122,7 @@ def _print_counts(counted: Iterable[FileCount], model: str, *, as_json: bool) ->
         table.add_row(file.name, _tokens(file.tokens, file.is_exact))
     table.add_section()
     table.add_row(f"total for {model}", _tokens(total, is_exact))
-    table.add_row("as a prompt, USD", "-" if price is None else price)
+    table.add_row("as a prompt", "-" if price is None else f"{as_text(price.amount)} {price.currency} ({price.source})")
     Console().print(table)
 
 
