@@ -40,13 +40,18 @@ _MICROSECONDS = 1_000_000
 _TEXTS = ("step", "agent", "provider", "model", "response_model")
 _SOURCES = ("embedding", "prompt", "completion")
 _READ = ("schema_version", "call_id", "run_id", "operation", "outcome", "cached", "started_at", *_TEXTS)
-_TOLD = f"json_extract(provider_usage, {[f'$.{name}' for name in TOLD]})::VARCHAR[]"
+_TOLD = f"""
+    CASE WHEN contains(provider_usage::VARCHAR, '"cost') OR contains(provider_usage::VARCHAR, '"service_tier"')
+                OR contains(provider_usage::VARCHAR, '"speed"')
+         THEN json_extract(provider_usage, {[f"$.{name}" for name in TOLD]})::VARCHAR[] END"""
+"""Looking for the names first saves taking most of these objects apart."""
 
 
 def _shape() -> str:
     """Say ``parts.shape_of`` in SQL."""
     zero = {name: f"coalesce({name}, 0)" for name in FIGURES}
-    prompt, completion = zero["prompt_tokens"], zero["completion_tokens"]
+    prompt = f"CASE WHEN operation = 'embedding' THEN {zero['embedding_tokens']} ELSE {zero['prompt_tokens']} END"
+    completion = f"CASE WHEN operation = 'embedding' THEN 0 ELSE {zero['completion_tokens']} END"
     cached = f"({zero['cache_read_tokens']} + {zero['cache_write_tokens']})"
     seen = f"({zero['audio_prompt_tokens']} + {zero['image_prompt_tokens']} + {zero['video_prompt_tokens']})"
     thought, spoken = zero["reasoning_tokens"], zero["audio_completion_tokens"]
@@ -61,7 +66,6 @@ def _shape() -> str:
         f"{spoken} > {completion}",
         f"{thought} + {spoken} > {completion}",
         f"{zero['cache_write_1h_tokens']} > {zero['cache_write_tokens']}",
-        f"{cached} + {seen} > {zero['embedding_tokens']}",
     )
     return " + ".join(f"({bit})::INTEGER * {1 << position}" for position, bit in enumerate(bits))
 
@@ -146,7 +150,7 @@ def _name(connection: duckdb.DuckDBPyConnection, file: CallsFile) -> str:
 
 
 def _part(values: list[Any], *, is_json: bool) -> Part:
-    *texts, operation, slot, band, shape, told, outcome, cached, embedding, prompt, completion, calls, sample = values[
+    *texts, operation, slot, band, shape, told, outcome, cached, embedding, prompt, completion, calls = values[
         : -len(FIGURES)
     ]
     if is_json:
@@ -155,7 +159,7 @@ def _part(values: list[Any], *, is_json: bool) -> Part:
     operation = None if operation is None else Operation(operation)
     told = None if told is None or not any(told) else tuple(told)
     key = Key._make((*texts, operation, slot, band, shape, told, Outcome(outcome), cached, *sources))
-    return Part(key, calls, sample, values[-len(FIGURES) :])
+    return Part(key, calls, values[-len(FIGURES) :])
 
 
 def _query(plan: Plan, source: str) -> str:
@@ -164,11 +168,10 @@ def _query(plan: Plan, source: str) -> str:
     band = " + ".join(f"(coalesce(prompt_tokens, 0) >= {start})::INTEGER" for start in plan.band_starts) or "0"
     sums = ", ".join(f"sum({name})" for name in FIGURES)
     shape = _SHAPE if plan.is_priced else "0"
-    sample = f"any_value([{', '.join(FIGURES)}])" if plan.is_priced else "NULL"
     within = " AND ".join(["true", *_bounds(plan)])
     return f"""
         SELECT name, is_clean, {chosen}, {slot} AS slot, {band} AS band, {shape} AS shape, told, outcome, cached,
-               embedding_source, prompt_source, completion_source, count(*), {sample}, {sums}
+               embedding_source, prompt_source, completion_source, count(*), {sums}
         FROM ({source}) WHERE NOT is_clean OR ({within}) GROUP BY ALL"""  # noqa: S608 - made of our own names
 
 

@@ -14,7 +14,7 @@ import msgspec
 from token_callbacks.errors import InvalidArgument, MissingExtra
 from token_callbacks.records import CallRecord, Operation, Outcome, Provenance, Sources, Usage
 from token_callbacks.reports.logs import CallsFile, Logs, RunFacts
-from token_callbacks.reports.parts import EPOCH, TOLD, Key, Part, Plan, Progress
+from token_callbacks.reports.parts import EPOCH, TOLD, Key, Part, Plan, Progress, typical
 from token_callbacks.reports.rows import Row
 from token_callbacks.reports.skipped import Skipped
 
@@ -343,24 +343,24 @@ class _Pricing:
             run_id=None, step=None, agent=None, embedding_source=None, prompt_source=None, completion_source=None
         )
         if bare not in self._known:
-            typical = _typical(part, plan)
-            told = self.book.price_of(typical) if bare.told is not None else None
+            record = _record(part.key, plan)
+            told = self.book.price_of(record) if bare.told is not None else None
             is_reported = told is not None and told.source == "reported"
-            self._known[bare] = (self.book.charge(typical), told if is_reported else None)
+            self._known[bare] = (self.book.charge(record), told if is_reported else None)
         return self._known[bare]
 
 
-def _typical(part: Part, plan: Plan) -> CallRecord:
-    """Make a record that is charged as the calls of a part are."""
-    key = part.key
+def _record(key: Key, plan: Plan) -> CallRecord:
+    """Make a record that is charged as the calls with this key are."""
     moment = EPOCH + timedelta(seconds=(key.slot or 0) * (plan.slot_seconds or 0))
+    operation = key.operation or Operation.CHAT
     members = zip(TOLD, key.told or (), strict=key.told is not None)
     return CallRecord(
         call_id="",
         run_id="",
         step=None,
         framework="",
-        operation=key.operation or Operation.CHAT,
+        operation=operation,
         provider=key.provider,
         model=key.model,
         response_model=key.response_model,
@@ -373,7 +373,7 @@ def _typical(part: Part, plan: Plan) -> CallRecord:
         started_at=moment,
         ended_at=moment,
         time_to_first_token_seconds=None,
-        usage=_usage(part.sample or [None] * len(part.figures)),
+        usage=typical(key.shape, operation, plan.band_starts[key.band - 1] if key.band else 0),
         provenance=_sources(key),
         counting_method=None,
         provider_usage={name: msgspec.json.decode(member) for name, member in members if member is not None},

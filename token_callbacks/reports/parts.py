@@ -73,26 +73,54 @@ class Key(NamedTuple):
     completion_source: Provenance | None
 
 
-def shape_of(usage: Usage) -> int:
-    """Tell the shape of a usage; ``duck`` says the same in SQL."""
-    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+def shape_of(usage: Usage, operation: Operation) -> int:
+    """Tell the shape of a usage; ``duck`` says the same in SQL, and ``typical`` the way back."""
+    is_embedding = operation is Operation.EMBEDDING
+    whole = (usage.embedding_tokens if is_embedding else usage.prompt_tokens) or 0
+    completion = 0 if is_embedding else usage.completion_tokens or 0
     cached = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
     seen = (usage.audio_prompt_tokens or 0) + (usage.image_prompt_tokens or 0) + (usage.video_prompt_tokens or 0)
     thought, spoken = usage.reasoning_tokens or 0, usage.audio_completion_tokens or 0
     bits = (
         usage.embedding_tokens is None,
-        prompt is None,
-        completion is None,
-        cached > (prompt or 0),
-        seen > (prompt or 0),
-        cached + seen > (prompt or 0),
-        thought > (completion or 0),
-        spoken > (completion or 0),
-        thought + spoken > (completion or 0),
+        usage.prompt_tokens is None,
+        usage.completion_tokens is None,
+        cached > whole,
+        seen > whole,
+        cached + seen > whole,
+        thought > completion,
+        spoken > completion,
+        thought + spoken > completion,
         (usage.cache_write_1h_tokens or 0) > (usage.cache_write_tokens or 0),
-        cached + seen > (usage.embedding_tokens or 0),
     )
     return sum(1 << position for position, bit in enumerate(bits) if bit)
+
+
+def typical(shape: int, operation: Operation, prompt_tokens: int) -> Usage:
+    """Make a usage of a shape; ``prompt_tokens``: the smallest prompt of its band."""
+    told = [not shape & 1 << position for position in range(3)]
+    size = max(prompt_tokens, 1)
+    whole = size if told[0 if operation is Operation.EMBEDDING else 1] else 0
+    completion = 1 if told[2] and operation is not Operation.EMBEDDING else 0
+    cached, seen = _parts(shape >> 3, whole)
+    thought, spoken = _parts(shape >> 6, completion)
+    return Usage(
+        embedding_tokens=size if told[0] else None,
+        prompt_tokens=size if told[1] else None,
+        completion_tokens=1 if told[2] else None,
+        cache_read_tokens=cached,
+        audio_prompt_tokens=seen,
+        reasoning_tokens=thought,
+        audio_completion_tokens=spoken,
+        cache_write_1h_tokens=1 if shape & 1 << 9 else None,
+    )
+
+
+def _parts(bits: int, whole: int) -> tuple[int, int]:
+    is_first_larger, is_second_larger, are_both_larger = bits & 1, bits & 2, bits & 4
+    if is_first_larger or is_second_larger:
+        return (whole + 1 if is_first_larger else 0), (whole + 1 if is_second_larger else 0)
+    return (whole, 1) if are_both_larger else (0, 0)
 
 
 class Part(NamedTuple):
@@ -100,7 +128,5 @@ class Part(NamedTuple):
 
     key: Key
     calls: int
-    sample: Sequence[int | None] | None
-    """The figures of one of the calls, where prices are asked for."""
     figures: Sequence[int | None]
     """The sums of the figures of ``Usage``, in its order."""

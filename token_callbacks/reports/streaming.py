@@ -56,11 +56,10 @@ _priced_line = msgspec.json.Decoder(PricedLine)
 class Sums:
     """The running sums of one key."""
 
-    __slots__ = ("calls", "figures", "sample")
+    __slots__ = ("calls", "figures")
 
-    def __init__(self, sample: Usage | None) -> None:
+    def __init__(self) -> None:
         self.calls = 0
-        self.sample = None if sample is None else msgspec.structs.astuple(sample)
         self.figures: list[int | None] = [None] * len(Usage.__struct_fields__)
 
     def add(self, usage: Usage) -> None:
@@ -88,9 +87,9 @@ def added(found: Iterable[Any], plan: Plan) -> Iterator[Part]:
             continue
         group = sums.get(key)
         if group is None:
-            group = sums[key] = Sums(line.usage if plan.is_priced else None)
+            group = sums[key] = Sums()
         group.add(line.usage)
-    return (Part(key, group.calls, group.sample, group.figures) for key, group in sums.items())
+    return (Part(key, group.calls, group.figures) for key, group in sums.items())
 
 
 def _key_of(plan: Plan) -> Callable[[Any], Key | None]:
@@ -109,7 +108,7 @@ def _key_of(plan: Plan) -> Callable[[Any], Key | None]:
                 *(getter(line) for getter in getters),
                 None if slot is None else (moment - EPOCH) // slot,
                 bisect_right(band_starts, line.usage.prompt_tokens or 0) if band_starts else 0,
-                shape_of(line.usage) if plan.is_priced else 0,
+                shape_of(line.usage, line.operation) if plan.is_priced else 0,
                 _told(line.provider_usage) if plan.is_priced else None,
                 line.outcome,
                 line.cached,
