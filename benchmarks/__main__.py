@@ -18,6 +18,7 @@ TOPICS = {
     "record": "benchmarks.record_cost",
     "run": "benchmarks.run_cost",
     "counting": "benchmarks.counting_cost",
+    "report": "benchmarks.report_cost",
     "litellm": "benchmarks.litellm_cost",
     "peers": "benchmarks.peers_cost",
 }

@@ -37,3 +37,7 @@ class UnknownKey(TokenCallbacksError, KeyError):
     """A key that a mapping of ours does not have."""
 
     __str__ = Exception.__str__  # KeyError would show the message in quotes
+
+
+class NoLogs(TokenCallbacksError, FileNotFoundError):
+    """A folder or file of logs that is to be read does not exist."""
