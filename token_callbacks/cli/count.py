@@ -1,4 +1,4 @@
-"""The ``token-callbacks`` command."""
+"""``token-callbacks count``: the tokens of files, offline."""
 
 from __future__ import annotations
 
@@ -8,64 +8,11 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from token_callbacks.schemas import SHAPES, shipped
-
 if TYPE_CHECKING:
     from token_callbacks.counting.files import FileCount
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="token-callbacks")
-def main() -> None:
-    """Read what LLM runs used, from the logs that token_callbacks writes."""
-
-
-@main.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False), default="token_logs")
-def recover(folder: str) -> None:
-    """Write the summaries of runs whose process died, from the lines in FOLDER (token_logs).
-
-    Runs of processes that live are left alone, and doing it twice changes nothing.
-
-    Example: token-callbacks recover /var/log/tokens
-    """
-    from token_callbacks.recovery import recover as recovered
-
-    try:
-        done = recovered(folder)
-    except OSError as error:
-        raise click.ClickException(f"{folder} cannot be recovered: {error}") from error
-    if done.is_busy:
-        raise click.ClickException("another process is recovering this folder: try again when it is done")
-    for summary in done.summaries:
-        calls = summary.calls.llm + summary.calls.embedding
-        click.echo(
-            f"{summary.run_id}  {summary.outcome}  {calls} calls  {summary.total_llm_tokens} LLM tokens"
-            f"  {summary.embedding_tokens} embedding tokens  {summary.name[:60]!r}"
-        )
-    click.echo(f"{len(done.summaries)} summaries written, {done.alive} runs go on")
-    if done.unreadable_lines:
-        click.echo(f"{done.unreadable_lines} lines could not be read", err=True)
-
-
-@main.command()
-@click.argument("shape", type=click.Choice(sorted(SHAPES)))
-def schema(shape: str) -> None:
-    """Print a JSON Schema: of a line in calls-*.jsonl ("call"), or of a file in runs/ ("run").
-
-    Example: token-callbacks schema run > run.schema.json
-    """
-    from rich.console import Console
-
-    text = shipped(shape)
-    console = Console()
-    if console.is_terminal:
-        console.print_json(text)
-    else:
-        click.echo(text, nl=False)
-
-
-@main.command()
+@click.command()
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("-m", "--model", default="gpt-4o", show_default=True, help="Whose tokens to count.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
