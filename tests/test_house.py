@@ -55,6 +55,7 @@ def test_all_lists_what_can_be_imported() -> None:
         "TokenCounter",
         "TokenCountingHandler",
         "Usage",
+        "load",
         "uninstall",
     ]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from token_callbacks.records import Provenance as Provenance
     from token_callbacks.records import RunSummary as RunSummary
     from token_callbacks.records import Usage as Usage
+    from token_callbacks.reports.logs import load as load
     from token_callbacks.runs import Run as Run
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "TokenCounter": "token_callbacks.counter",
     "TokenCountingHandler": "token_callbacks.adapters.llama_index",
     "Usage": "token_callbacks.records",
+    "load": "token_callbacks.reports.logs",
     "uninstall": "token_callbacks.counter",
 }
 

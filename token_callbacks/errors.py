@@ -27,3 +27,7 @@ class BudgetExceeded(TokenCallbacksError, ValueError):
 
 class MissingExtra(TokenCallbacksError, ImportError):
     """A part of this package needs a library that is not installed."""
+
+
+class NoLogs(TokenCallbacksError, FileNotFoundError):
+    """A folder or file of logs that is to be read does not exist."""

@@ -1,0 +1,435 @@
+"""The calls of some logs -> rows of a report: what each run, day, model ... used, and all of them together."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from decimal import Decimal
+from operator import attrgetter
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from token_callbacks.errors import InvalidArgument, MissingExtra
+from token_callbacks.records import CallRecord, Operation, Outcome, Provenance, Sources, Usage
+from token_callbacks.reports.logs import CallsFile, Logs, RunFacts
+from token_callbacks.reports.parts import EPOCH, Key, Part, Plan, Progress
+from token_callbacks.reports.rows import Row
+from token_callbacks.reports.skipped import Skipped
+
+GROUPINGS = ("run", "day", "week", "month", "model", "provider", "step", "agent")
+"""What calls can be grouped by, besides ``tag:KEY``."""
+
+TAG = "tag:"
+Engine = Literal["auto", "duckdb", "streaming"]
+
+_TIMES = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
+_WEAKNESS = {provenance: rank for rank, provenance in enumerate(Provenance)}
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which calls to take; ``None``: all."""
+
+    since: datetime | None = None
+    """Calls that started at this moment or later; must have a time zone."""
+    until: datetime | None = None
+    """Calls that started before this moment."""
+    run: str | None = None
+    """The id of a run, the beginning of one, or a run's name."""
+    model: str | None = None
+    """A pattern as of file names (``gpt-4o*``), for the model that was asked for; upper and lower case are the same."""
+    tag: tuple[str, str | None] | None = None
+    """A tag of the run, and its value; ``None``: any value."""
+
+    def __post_init__(self) -> None:
+        """Raise ``InvalidArgument`` for a moment without a time zone."""
+        for moment in (self.since, self.until):
+            if moment is not None and moment.tzinfo is None:
+                raise InvalidArgument(f"{moment} has no time zone: pass one, as in moment.astimezone()")
+
+    @property
+    def asks_for_runs(self) -> bool:
+        """Whether it takes the run to tell."""
+        return self.run is not None or self.tag is not None
+
+
+class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows of a report."""
+
+    rows: list[Row]
+    """Days, weeks and months ascending; others by total tokens, most first. Calls without a group come last."""
+    total: Row
+    """Of all rows; its ``group`` is ``None``."""
+    skipped: Skipped
+
+
+class Prices(Protocol):
+    """A price book, as far as a report needs one (``prices.PriceBook``)."""
+
+    @property
+    def band_starts(self) -> tuple[int, ...]:
+        """Prompt sizes at which a price changes."""
+
+    def charge(self, record: CallRecord) -> Any:
+        """Tell what calls must share so that their tokens may be priced as a sum."""
+
+    def price(self, charge: Any, usage: Usage, *, calls: int) -> Any:
+        """Price the sum; ``None``: it has no price."""
+
+
+def aggregated(
+    logs: Logs,
+    *,
+    by: str,
+    where: Filter | None = None,
+    tz: tzinfo = UTC,
+    book: Prices | None = None,
+    engine: Engine = "auto",
+    progress: Progress | None = None,
+) -> Aggregate:
+    """Add up the calls of logs by group.
+
+    ``by``: one of ``GROUPINGS``, or ``tag:KEY``, a tag of the run. A call is of the day on which it started in ``tz``.
+    ``book``: ``None``: nothing is priced. ``engine``: ``auto`` takes DuckDB where it is installed. ``progress`` is told
+    the bytes read and all there are, now and then.
+
+    A call that a framework answered from its own cache counts as a call and adds no tokens. Raises ``InvalidArgument``
+    for a grouping or an engine that does not exist, ``MissingExtra`` where the engine is not installed.
+    """
+    where = where or Filter()
+    skipped = logs.fresh_skipped()
+    runs = logs.run_facts() if by.startswith(TAG) or where.asks_for_runs else {}
+    groups = _Groups(by, where, tz, book, runs)
+    for part in _parts(logs, groups.plan, engine, skipped, progress):
+        groups.add(part)
+    return groups.aggregate(skipped)
+
+
+def _parts(logs: Logs, plan: Plan, engine: Engine, skipped: Skipped, progress: Progress | None) -> Iterator[Part]:
+    if engine not in ("auto", "duckdb", "streaming"):
+        raise InvalidArgument(f"no engine {engine!r}: there are 'auto', 'duckdb' and 'streaming'")
+    steps = _Steps(sum(file.size for file in logs.files), progress)
+    if engine != "streaming":
+        try:
+            from token_callbacks.reports import duck
+        except MissingExtra:
+            if engine == "duckdb":
+                raise
+        else:
+            with duck.connected() as connection:
+                for batch in duck.batches(logs.files):
+                    left: list[CallsFile] = []
+                    yield from duck.added(connection, batch, plan, left)
+                    for file in left:
+                        yield from _streamed(logs, file, plan, skipped)
+                    steps.done(sum(file.size for file in batch))
+            return
+    for file in logs.files:
+        yield from _streamed(logs, file, plan, skipped)
+        steps.done(file.size)
+
+
+def _streamed(logs: Logs, file: CallsFile, plan: Plan, skipped: Skipped) -> Iterator[Part]:
+    from token_callbacks.reports.streaming import added, added_lines
+
+    if file.is_parquet:
+        yield from added(logs.records_of(file, skipped), plan)
+        return
+    try:
+        with file.place.opened(file.path) as opened:
+            yield from added_lines(opened, plan, shown=file.shown, skipped=skipped)
+    except FileNotFoundError:  # tidied away meanwhile
+        return
+    except OSError:
+        skipped.note("unreadable_files", file.shown)
+
+
+class _Steps:
+    """The progress of a reading."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total, self._progress, self._done = total, progress, 0
+
+    def done(self, size: int) -> None:
+        self._done += size
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+class _Groups:
+    """The groups so far."""
+
+    def __init__(self, by: str, where: Filter, zone: tzinfo, book: Prices | None, runs: Mapping[str, RunFacts]) -> None:
+        self._where = where
+        self._runs = runs
+        self._pricing = None if book is None else _Pricing(book)
+        self._is_in_time = by in _TIMES
+        self._total = _Sums()
+        self._sums: dict[str | None, _Sums] = {}
+        slot = _slot_seconds(zone if self._is_in_time else None, is_priced=book is not None)
+        self.plan = Plan(
+            columns=frozenset(_columns(by, where, is_priced=book is not None)),
+            slot_seconds=slot,
+            band_starts=() if book is None else tuple(book.band_starts),
+            with_reported_cost=book is not None,
+            since=where.since,
+            until=where.until,
+        )
+        self._group_of = _group_of(by, zone, slot, runs)
+
+    def add(self, part: Part) -> None:
+        """Add a part, if it is wanted."""
+        if not self._is_wanted(part.key):
+            return
+        group = self._group_of(part.key)
+        sums = self._sums.get(group)
+        if sums is None:
+            sums = self._sums[group] = _Sums()
+        sums.add(part)
+        self._total.add(part)
+        if self._pricing is not None:
+            sums.charge(part, self._pricing.charge(part.key, self.plan))
+
+    def aggregate(self, skipped: Skipped) -> Aggregate:
+        """Return the rows, in order."""
+        for sums in self._sums.values():
+            if self._pricing is not None:
+                sums.price(self._pricing.book)
+            self._total.add_costs(sums)
+        ordered = sorted(self._sums.items(), key=_by_name if self._is_in_time else _by_size)
+        return Aggregate(
+            rows=[sums.row(group) for group, sums in ordered], total=self._total.row(None), skipped=skipped
+        )
+
+    def _is_wanted(self, key: Key) -> bool:
+        where = self._where
+        if where.model is not None and not _matches(key.model, where.model):
+            return False
+        if not where.asks_for_runs:
+            return True
+        run_id = key.run_id or ""
+        facts = self._runs.get(run_id)
+        if where.run is not None and not run_id.startswith(where.run) and (facts is None or facts.name != where.run):
+            return False
+        return where.tag is None or _has_tag(facts, *where.tag)
+
+
+def _matches(model: str | None, pattern: str) -> bool:
+    return model is not None and fnmatch.fnmatchcase(model.lower(), pattern.lower())
+
+
+def _has_tag(facts: RunFacts | None, name: str, value: str | None) -> bool:
+    if facts is None or name not in facts.tags:
+        return False
+    return value is None or facts.tags[name] == value
+
+
+def _columns(by: str, where: Filter, *, is_priced: bool) -> Iterator[str]:
+    if by == "run" or by.startswith(TAG) or where.asks_for_runs:
+        yield "run_id"
+    if by in ("step", "agent", "model", "provider"):
+        yield by
+    if where.model is not None:
+        yield "model"
+    if is_priced:
+        yield from ("provider", "model", "response_model", "operation")
+
+
+def _slot_seconds(zone: tzinfo | None, *, is_priced: bool) -> int | None:
+    """Tell how finely times must be told apart for days of a zone, and for prices that change at night."""
+    if is_priced:
+        return _QUARTER
+    if zone is None:
+        return None
+    months = [datetime(year, month, 1, tzinfo=zone) for year in range(1971, 2050) for month in range(1, 13)]
+    offsets = {moment.utcoffset() or timedelta() for moment in months}
+    if offsets == {timedelta()}:
+        return _DAY
+    return _HOUR if all(offset % timedelta(hours=1) == timedelta() for offset in offsets) else _QUARTER
+
+
+_DAY, _HOUR, _QUARTER = 86_400, 3_600, 900
+
+
+def _group_of(
+    by: str, zone: tzinfo, slot_seconds: int | None, runs: Mapping[str, RunFacts]
+) -> Callable[[Key], str | None]:
+    if by in _TIMES:
+        return _time_of(_TIMES[by], zone, slot_seconds or _DAY)
+    if by.startswith(TAG) and by != TAG:
+        return _tag_of(by.removeprefix(TAG), runs)
+    if by in GROUPINGS:
+        return attrgetter("run_id" if by == "run" else by)
+    raise InvalidArgument(f"nothing is grouped by {by!r}: take one of {', '.join(GROUPINGS)}, or tag:KEY")
+
+
+def _time_of(form: str, zone: tzinfo, slot_seconds: int) -> Callable[[Key], str]:
+    known: dict[int | None, str] = {}
+
+    def time(key: Key) -> str:
+        if key.slot not in known:
+            known[key.slot] = _local(EPOCH + timedelta(seconds=(key.slot or 0) * slot_seconds), zone).strftime(form)
+        return known[key.slot]
+
+    return time
+
+
+def _local(moment: datetime, zone: tzinfo) -> date:
+    try:
+        return moment.astimezone(zone).date()
+    except OverflowError:  # the first or the last day there is
+        return moment.date()
+
+
+def _tag_of(name: str, runs: Mapping[str, RunFacts]) -> Callable[[Key], str | None]:
+    def tag(key: Key) -> str | None:
+        facts = runs.get(key.run_id or "")
+        return None if facts is None else facts.tags.get(name)
+
+    return tag
+
+
+def _by_name(item: tuple[str | None, _Sums]) -> str:
+    return item[0] or ""
+
+
+def _by_size(item: tuple[str | None, _Sums]) -> tuple[bool, int, int, str]:
+    group, sums = item
+    usage = sums.usage
+    return group is None, -usage.total_llm_tokens, -(usage.embedding_tokens or 0), group or ""
+
+
+class _Pricing:
+    """Charges of keys, each asked for once."""
+
+    def __init__(self, book: Prices) -> None:
+        self.book = book
+        self._charges: dict[Key, Any] = {}
+
+    def charge(self, key: Key, plan: Plan) -> Any:
+        """Return the charge of the calls with a key."""
+        # None of these changes what a call of the same charge costs.
+        bare = key._replace(run_id=None, step=None, agent=None)
+        charge = self._charges.get(bare)
+        if charge is None:
+            charge = self._charges[bare] = self.book.charge(_typical(bare, plan))
+        return charge
+
+
+def _typical(key: Key, plan: Plan) -> CallRecord:
+    """Make a record that is charged as the calls with this key are."""
+    moment = EPOCH + timedelta(seconds=(key.slot or 0) * (plan.slot_seconds or 0))
+    prompt_tokens = plan.band_starts[key.band - 1] if key.band else 0
+    return CallRecord(
+        call_id="",
+        run_id="",
+        step=None,
+        framework="",
+        operation=key.operation or Operation.CHAT,
+        provider=key.provider,
+        model=key.model,
+        response_model=key.response_model,
+        response_id=None,
+        streamed=False,
+        attempt=1,
+        outcome=key.outcome,
+        cached=key.cached,
+        error=None,
+        started_at=moment,
+        ended_at=moment,
+        time_to_first_token_seconds=None,
+        usage=Usage(prompt_tokens=prompt_tokens),
+        provenance=_sources(key),
+        counting_method=None,
+        provider_usage=None if key.reported_cost is None else {"cost": msgspec.json.decode(key.reported_cost)},
+    )
+
+
+def _sources(key: Key) -> Sources:
+    return Sources(embedding=key.embedding_source, prompt=key.prompt_source, completion=key.completion_source)
+
+
+class _Sums:
+    """The running sums of a group, by the rules of ``totals.Totals``."""
+
+    def __init__(self) -> None:
+        self.calls = self.failed = self.cached = self.unpriced = 0
+        self.lower_bound = False
+        self.costs: dict[str, Decimal] = {}
+        self._figures: list[int | None] = [None] * len(Usage.__struct_fields__)
+        self._weakest: list[Provenance | None] = [None, None, None]
+        self._calls_by_source = dict.fromkeys(Provenance, 0)
+        self._tokens_by_source = dict.fromkeys(Provenance, 0)
+        self._charges: dict[Any, tuple[int, list[int | None]]] = {}
+
+    def add(self, part: Part) -> None:
+        """Add a part."""
+        key = part.key
+        self.calls += part.calls
+        if key.outcome is Outcome.FAILED:
+            self.failed += part.calls
+        weakest = _sources(key).weakest
+        self._calls_by_source[weakest] += part.calls
+        if weakest in (Provenance.PARTIAL, Provenance.MISSING) and key.outcome is not Outcome.NOT_STARTED:
+            self.lower_bound = True
+        if key.cached:
+            self.cached += part.calls
+            return
+        self._figures = _added(self._figures, part.figures)
+        for position, source in enumerate(key[-3:]):
+            if source is not None:
+                self._tokens_by_source[source] += part.figures[position] or 0
+                self._weakest[position] = max(self._weakest[position] or source, source, key=_WEAKNESS.__getitem__)
+
+    def charge(self, part: Part, charge: Any) -> None:
+        """Keep what there is to price of a part."""
+        if part.key.cached or not part.used:
+            return
+        used, figures = self._charges.get(charge, (0, [None] * len(part.figures)))
+        self._charges[charge] = (used + part.used, _added(figures, part.figures))
+
+    def price(self, book: Prices) -> None:
+        """Price what was kept."""
+        for charge, (used, figures) in self._charges.items():
+            price = book.price(charge, _usage(figures), calls=used)
+            if price is None:
+                self.unpriced += used
+            else:
+                self.costs[price.currency] = self.costs.get(price.currency, Decimal()) + price.amount
+
+    def add_costs(self, other: _Sums) -> None:
+        """Add the costs of another group."""
+        self.unpriced += other.unpriced
+        for currency, amount in other.costs.items():
+            self.costs[currency] = self.costs.get(currency, Decimal()) + amount
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens."""
+        return _usage(self._figures)
+
+    def row(self, group: str | None) -> Row:
+        """Return the row."""
+        embedding, prompt, completion = self._weakest
+        return Row(
+            group=group,
+            calls=self.calls,
+            failed=self.failed,
+            cached=self.cached,
+            usage=self.usage,
+            weakest=Sources(embedding=embedding, prompt=prompt, completion=completion),
+            lower_bound=self.lower_bound,
+            tokens_by_source=self._tokens_by_source,
+            calls_by_source=self._calls_by_source,
+            costs=dict(sorted(self.costs.items())),
+            unpriced_calls=self.unpriced,
+        )
+
+
+def _added(mine: Any, theirs: Any) -> list[int | None]:
+    return [b if a is None else a if b is None else a + b for a, b in zip(mine, theirs, strict=True)]
+
+
+def _usage(figures: Any) -> Usage:
+    return Usage(**dict(zip(Usage.__struct_fields__, figures, strict=True)))
