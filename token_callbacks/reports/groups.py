@@ -62,6 +62,8 @@ class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
     total: Row
     """Of all rows; its ``group`` is ``None``."""
     skipped: Skipped
+    details: list[list[Row]] = []
+    """For each row the rows of its models, most tokens first; empty where nobody asked."""
 
 
 class Prices(Protocol):
@@ -85,14 +87,15 @@ def aggregated(
     where: Filter | None = None,
     tz: tzinfo = UTC,
     book: Prices | None = None,
+    details: bool = False,
     engine: Engine = "auto",
     progress: Progress | None = None,
 ) -> Aggregate:
     """Add up the calls of logs by group.
 
     ``by``: one of ``GROUPINGS``, or ``tag:KEY``, a tag of the run. A call is of the day on which it started in ``tz``.
-    ``book``: ``None``: nothing is priced. ``engine``: ``auto`` takes DuckDB where it is installed. ``progress`` is told
-    the bytes read and all there are, now and then.
+    ``book``: ``None``: nothing is priced. ``details``: each group also by model. ``engine``: ``auto`` takes DuckDB
+    where it is installed. ``progress`` is told the bytes read and all there are, now and then.
 
     A call that a framework answered from its own cache counts as a call and adds no tokens. Raises ``InvalidArgument``
     for a grouping or an engine that does not exist, ``MissingExtra`` where the engine is not installed.
@@ -100,7 +103,7 @@ def aggregated(
     where = where or Filter()
     skipped = logs.fresh_skipped()
     runs = logs.run_facts() if by.startswith(TAG) or where.asks_for_runs else {}
-    groups = _Groups(by, where, tz, book, runs)
+    groups = _Groups(by, where, tz, book, runs, details=details)
     for part in _parts(logs, groups.plan, engine, skipped, progress):
         groups.add(part)
     return groups.aggregate(skipped)
@@ -160,16 +163,19 @@ class _Steps:
 class _Groups:
     """The groups so far."""
 
-    def __init__(self, by: str, where: Filter, zone: tzinfo, book: Prices | None, runs: Mapping[str, RunFacts]) -> None:
+    def __init__(
+        self, by: str, where: Filter, zone: tzinfo, book: Prices | None, runs: Mapping[str, RunFacts], *, details: bool
+    ) -> None:
         self._where = where
         self._runs = runs
         self._pricing = None if book is None else _Pricing(book)
         self._is_in_time = by in _TIMES
         self._total = _Sums()
         self._sums: dict[str | None, _Sums] = {}
+        self._models: dict[str | None, dict[str | None, _Sums]] | None = {} if details else None
         slot = _slot_seconds(zone if self._is_in_time else None, is_priced=book is not None)
         self.plan = Plan(
-            columns=frozenset(_columns(by, where, is_priced=book is not None)),
+            columns=frozenset((*_columns(by, where, is_priced=book is not None), *(("model",) if details else ()))),
             slot_seconds=slot,
             band_starts=() if book is None else tuple(book.band_starts),
             with_reported_cost=book is not None,
@@ -183,13 +189,14 @@ class _Groups:
         if not self._is_wanted(part.key):
             return
         group = self._group_of(part.key)
-        sums = self._sums.get(group)
-        if sums is None:
-            sums = self._sums[group] = _Sums()
-        sums.add(part)
+        wanted = [_sums_of(self._sums, group)]
+        if self._models is not None:
+            wanted.append(_sums_of(self._models.setdefault(group, {}), part.key.model))
         self._total.add(part)
-        if self._pricing is not None:
-            sums.charge(part, self._pricing.charge(part.key, self.plan))
+        for sums in wanted:
+            sums.add(part)
+            if self._pricing is not None:
+                sums.charge(part, self._pricing.charge(part.key, self.plan))
 
     def aggregate(self, skipped: Skipped) -> Aggregate:
         """Return the rows, in order."""
@@ -199,8 +206,17 @@ class _Groups:
             self._total.add_costs(sums)
         ordered = sorted(self._sums.items(), key=_by_name if self._is_in_time else _by_size)
         return Aggregate(
-            rows=[sums.row(group) for group, sums in ordered], total=self._total.row(None), skipped=skipped
+            rows=[sums.row(group) for group, sums in ordered],
+            total=self._total.row(None),
+            skipped=skipped,
+            details=[] if self._models is None else [self._detailed(self._models[group]) for group, _ in ordered],
         )
+
+    def _detailed(self, models: dict[str | None, _Sums]) -> list[Row]:
+        if self._pricing is not None:
+            for sums in models.values():
+                sums.price(self._pricing.book)
+        return [sums.row(model) for model, sums in sorted(models.items(), key=_by_size)]
 
     def _is_wanted(self, key: Key) -> bool:
         where = self._where
@@ -213,6 +229,13 @@ class _Groups:
         if where.run is not None and not run_id.startswith(where.run) and (facts is None or facts.name != where.run):
             return False
         return where.tag is None or _has_tag(facts, *where.tag)
+
+
+def _sums_of(groups: dict[str | None, _Sums], group: str | None) -> _Sums:
+    sums = groups.get(group)
+    if sums is None:
+        sums = groups[group] = _Sums()
+    return sums
 
 
 def _matches(model: str | None, pattern: str) -> bool:
