@@ -18,6 +18,7 @@ TOPICS = {
     "record": "benchmarks.record_cost",
     "run": "benchmarks.run_cost",
     "counting": "benchmarks.counting_cost",
+    "report": "benchmarks.report_cost",
     "litellm": "benchmarks.litellm_cost",
 }
 """Each module has a function ``rows``. The last two import LiteLLM, which makes everything after it slower."""

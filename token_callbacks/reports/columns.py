@@ -19,13 +19,18 @@ from token_callbacks.reports.skipped import Skipped
 
 try:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 except ImportError as error:
     raise MissingExtra("this needs pyarrow: pip install 'token-callbacks[analytics]'") from error
 
 if TYPE_CHECKING:
     from token_callbacks.reports.logs import RunFacts
 
-_BATCH = 20_000
+__all__ = ["SCHEMA", "batches", "pa", "pq", "records_of_parquet", "table"]
+
+_BATCH = 4_000
+"""Calls that are objects of Python at one time: many more keep the garbage collector busy."""
+
 _TIME = pa.timestamp("us", tz="UTC")
 _SOURCES = ("embedding_source", "prompt_source", "completion_source")
 _BANDS = ("embedding_error_band", "prompt_error_band", "completion_error_band")
@@ -98,8 +103,6 @@ def _batch(records: list[CallRecord], runs: Mapping[str, RunFacts]) -> pa.Record
 
 def records_of_parquet(file: IO[bytes], *, shown: str, skipped: Skipped) -> Iterator[CallRecord]:
     """Read the calls of an exported file; ``OSError`` where it is none."""
-    import pyarrow.parquet as pq
-
     try:
         number = 0
         for read in pq.ParquetFile(file).iter_batches(batch_size=_BATCH):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,13 +14,18 @@ import msgspec
 
 from token_callbacks.errors import InvalidArgument
 from token_callbacks.records import CallRecord
-from token_callbacks.reports.columns import SCHEMA, batches
+from token_callbacks.reports.columns import SCHEMA, batches, pa, pq
 from token_callbacks.reports.logs import RUNS_FILE, CallsFile, Logs, RunFacts
 from token_callbacks.reports.parts import Progress
 from token_callbacks.reports.places import Place, placed
 from token_callbacks.reports.skipped import Skipped
 
-_CHUNK = 20_000
+_RECORDS = 4_000
+"""Calls that are objects of Python at one time; many more, and the garbage collector takes half of the time."""
+
+_ROWS = 200_000
+"""Calls that wait as columns, so that the parts of a file are not too small to be read fast."""
+
 _IN_MEMORY_BYTES = 8 << 20
 """Of a file that is being made; a larger one waits on the disk until it is whole."""
 
@@ -70,15 +76,13 @@ def _collect(logs: Logs, file: CallsFile, runs: Mapping[str, RunFacts], days: _D
 
 
 def _by_day(records: Iterator[CallRecord]) -> Iterator[tuple[str, list[CallRecord]]]:
-    chunks: dict[str, list[CallRecord]] = {}
-    for record in records:
-        moment = record.started_at
-        day = f"{(moment.astimezone(UTC) if moment.tzinfo else moment):%Y-%m-%d}"
-        chunk = chunks.setdefault(day, [])
-        chunk.append(record)
-        if len(chunk) == _CHUNK:
-            yield day, chunks.pop(day)
-    yield from sorted(chunks.items())
+    while chunk := list(itertools.islice(records, _RECORDS)):
+        days: dict[str, list[CallRecord]] = {}
+        for record in chunk:
+            moment = record.started_at
+            day = f"{(moment.astimezone(UTC) if moment.tzinfo else moment):%Y-%m-%d}"
+            days.setdefault(day, []).append(record)
+        yield from days.items()
 
 
 def _name(file: CallsFile) -> str:
@@ -92,7 +96,9 @@ class _Days:
     """The files that are being made of one file of calls, one a day."""
 
     def __init__(self) -> None:
-        self._open: dict[str, tuple[IO[bytes], Any]] = {}
+        self._open: dict[str, tuple[IO[bytes], pq.ParquetWriter]] = {}
+        self._waiting: dict[str, list[pa.RecordBatch]] = {}
+        self._rows = 0
 
     def __enter__(self) -> Self:
         return self
@@ -101,21 +107,29 @@ class _Days:
         for content, _writer in self._open.values():
             content.close()
 
-    def write(self, day: str, batch: Any) -> None:
+    def write(self, day: str, batch: pa.RecordBatch) -> None:
         """Append calls of a day."""
-        import pyarrow.parquet as pq
-
-        if day not in self._open:
-            content = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - closed on leaving
-            self._open[day] = (content, pq.ParquetWriter(content, SCHEMA, compression="zstd"))
-        self._open[day][1].write_batch(batch)
+        self._waiting.setdefault(day, []).append(batch)
+        self._rows += batch.num_rows
+        if self._rows >= _ROWS:
+            self._flush()
 
     def finished(self) -> Iterator[tuple[str, IO[bytes]]]:
         """Yield each day with what to write, once it is whole."""
+        self._flush()
         for day, (content, writer) in sorted(self._open.items()):
             writer.close()
             content.seek(0)
             yield day, content
+
+    def _flush(self) -> None:
+        for day, waiting in self._waiting.items():
+            if day not in self._open:
+                content = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - closed on leaving
+                self._open[day] = (content, pq.ParquetWriter(content, SCHEMA, compression="zstd"))
+            self._open[day][1].write_table(pa.Table.from_batches(waiting, schema=SCHEMA))
+        self._waiting = {}
+        self._rows = 0
 
 
 def _export_runs(logs: Logs, place: Place, folder: str) -> None:
