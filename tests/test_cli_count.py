@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 
 from token_callbacks.cli import main
 from token_callbacks.counting import count_completion, files
+from token_callbacks.prices import PriceBook
 
 TEXT = "The library opens at nine in the morning. "
 
@@ -68,8 +71,26 @@ def test_a_known_price_is_told_and_an_unknown_one_is_not_zero() -> None:
     """A million tokens of gpt-4o's prompt are 2.5 USD; nobody knows what another costs."""
     pytest.importorskip("genai_prices")
 
-    assert "2.5" == str(files.prompt_price("gpt-4o", 1_000_000)).rstrip("0")
-    assert files.prompt_price("nobodys-model", 1_000_000) is None
+    book, moment = PriceBook({"price": []}), datetime(2026, 11, 21, tzinfo=UTC)
+    price = files.prompt_price("gpt-4o", 1_000_000, book=book, moment=moment)
+
+    assert price is not None
+    assert (Decimal("2.5"), "USD") == (price.amount, price.currency)
+    assert files.prompt_price("nobodys-model", 1_000_000, book=book, moment=moment) is None
+
+
+def test_the_price_is_that_of_the_own_table(tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its currency and its source, in both shapes."""
+    (tmp_path / "prices.toml").write_text(
+        'currency = "EUR"\n[[price]]\nmodel = "*"\nprompt = 1000000\ncompletion = 0\n'
+    )
+    monkeypatch.setenv("TOKEN_CALLBACKS_PRICES", str(tmp_path / "prices.toml"))
+    told = json.loads(_count(texts[0], "--json"))
+
+    assert {"amount": str(told["tokens"]), "currency": "EUR", "source": "own table"} == told["prompt_price"]
+    assert f"{told['tokens']} EUR (own table)" in _count(texts[0])
+    monkeypatch.setenv("TOKEN_CALLBACKS_PRICES", "nowhere.toml")
+    assert "nowhere.toml cannot be read" in CliRunner().invoke(main, ["count", texts[0]]).output
 
 
 def test_bytes_that_are_no_text_are_counted(tmp_path: Path) -> None:

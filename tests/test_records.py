@@ -112,6 +112,8 @@ def test_the_fold_counts_every_call_and_token_once(drawn: list[CallRecord]) -> N
     assert sum(usage.prompt_tokens or 0 for usage in billed) == four.llm_prompt_tokens
     assert sum(usage.completion_tokens or 0 for usage in billed) == four.llm_completion_tokens
     assert sum(usage.embedding_tokens or 0 for usage in billed) == four.embedding_tokens
+    assert sum(usage.cache_read_tokens or 0 for usage in billed) == totals.token_details.cache_read
+    assert sum(usage.rejected_prediction_tokens or 0 for usage in billed) == totals.token_details.rejected_prediction
     assert four.llm_prompt_tokens + four.llm_completion_tokens == four.total_llm_tokens
     assert four.total_llm_tokens == sum(group.total_llm_tokens for group in totals.by_model)
     assert len(drawn) == sum(group.calls for group in totals.by_model)
@@ -128,6 +130,15 @@ def test_the_lines_of_the_log_give_the_same_totals(drawn: list[CallRecord]) -> N
 
     assert drawn == read_back
     assert _shown(Totals(drawn)) == _shown(Totals(read_back))
+
+
+@given(records())
+def test_totals_of_two_processes_keep_the_error_of_both(drawn: CallRecord) -> None:
+    """By how much estimates may be off is added up like the tokens are."""
+    usage, sources = Usage(prompt_tokens=100), Sources(prompt=Provenance.ESTIMATED, prompt_error_band=0.03)
+    record = msgspec.structs.replace(drawn, cached=False, usage=usage, provenance=sources)
+
+    assert 6 == Totals([record]).merged(Totals([record])).provenance.error_tokens
 
 
 def _shown(totals: Totals) -> list[object]:

@@ -9,22 +9,23 @@ import logging
 import os
 import secrets
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 from token_callbacks import hooks
-from token_callbacks.errors import CounterClosed, InvalidArgument, UnknownOption
+from token_callbacks.errors import CounterClosed, InvalidArgument, InvalidPrices, UnknownOption
 from token_callbacks.ledger import Draft, Ledger, OpenCall, process_ledger
-from token_callbacks.records import CallRecord, OpenRun, RunOutcome, RunSummary
+from token_callbacks.records import CallRecord, Cost, OpenRun, RunOutcome, RunSummary
 from token_callbacks.runs import JoinScope, Run, RunScope, Scope, chain_from, checked_name, checked_tags, current_scope
 from token_callbacks.sinks import Sink
 from token_callbacks.sinks.json_files import JsonFiles
 from token_callbacks.sinks.log_folder import is_run_id
 from token_callbacks.summaries import summed_up
+from token_callbacks.totals import Totals
 
 if TYPE_CHECKING:
     from token_callbacks.counting.registry import Tokenizer
+    from token_callbacks.prices import PriceBook
     from token_callbacks.streams import AsyncCountedStream, CountedStream, Request
 
 _Item = TypeVar("_Item")
@@ -56,6 +57,8 @@ class TokenCounter:
     ``request_stream_usage``: ``"auto"`` asks servers that speak like OpenAI to tell a stream's usage
     (``stream_options.include_usage``), which they seldom do by themselves; the caller sees the stream as without it. A
     host that refuses is named in one warning and not asked again. ``False`` asks nobody; what is not told is counted.
+    ``prices``: your own table of prices, a file (TOML, JSON) or a mapping, which goes before those of ``genai-prices``
+    and LiteLLM; ``None``: the one that ``TOKEN_CALLBACKS_PRICES`` names, if it does. ``False`` prices nothing.
     ``drain_seconds``: how long the end of a run may wait for calls that were answered but not yet reported.
 
     Raises ``UnknownOption`` and ``InvalidArgument`` for what it cannot use.
@@ -69,17 +72,19 @@ class TokenCounter:
         frameworks: Collection[str] = tuple(hooks.FRAMEWORKS),
         request_stream_usage: Literal["auto", False] = "auto",
         drain_seconds: float = 2.0,
+        prices: str | os.PathLike[str] | Mapping[str, Any] | Literal[False] | None = None,
         **unknown: Any,
     ) -> None:
         if unknown:
             raise UnknownOption(
                 f"TokenCounter has no option {', '.join(map(repr, unknown))}; it has log_dir, sinks, frameworks,"
-                " request_stream_usage and drain_seconds"
+                " request_stream_usage, drain_seconds and prices"
             )
         self.frameworks = _checked_frameworks(frameworks)
         self.request_stream_usage = _checked_request(request_stream_usage)
         self._drain_seconds = _checked_seconds(drain_seconds)
         self._ledger: Ledger = process_ledger()
+        self._book = _checked_prices(prices)
         self._files = None if log_dir is None else _checked_files(log_dir)
         self._sinks: tuple[Sink, ...] = (
             *(() if self._files is None else (self._files,)),
@@ -102,9 +107,11 @@ class TokenCounter:
         self._note_elsewhere = self._ledger.shielded(self._read_elsewhere)
         self._settle = self._ledger.shielded(self._mark_done)
         self._unmark = self._ledger.shielded(self._forget_marker)
+        self._work_out = self._ledger.shielded(self._worked_out)
+        self._load_prices = self._ledger.shielded(self._loaded_prices)
         self._joined_token = None if self._files is None else _token_of_environment()
         if self._files is not None:
-            _recover(self._files)
+            _recover(self._files, self._pricing)
         self._ledger.join(self)
         for framework in self.frameworks:
             hooks.attach(framework)
@@ -286,8 +293,9 @@ class TokenCounter:
     def summary_of(self, run: Run) -> RunSummary:
         """Read the run's totals as of now; what is waiting to be counted is counted first."""
         self._ledger.finish_counting(_in_run(run))
+        self._load_prices(run)
         with self._ledger.lock:
-            return _summary(run, self._ledger.clock())
+            return self._summary(run)
 
     def summary_path_of(self, run: Run) -> Path | None:
         """Tell where the run's summary is written."""
@@ -355,6 +363,7 @@ class TokenCounter:
             self._open_runs.pop(run, None)
             if self._unwritten:
                 self._write_unwritten()
+        self._load_prices(run)
         with self._adding_up(run), self._ledger.lock:
             self._write_summary(run)
 
@@ -375,10 +384,11 @@ class TokenCounter:
             run.elsewhere = folded.totals, folded.nested
 
     def _write_summary(self, run: Run) -> None:
+        run.cost = self._cost(run)
         self._writing_for = run
         errors = run.internal_errors
         for write in self._summary_writers:
-            write(_summary(run, self._ledger.clock()))
+            write(self._summary(run))
         if run.internal_errors == errors:
             self._unmark(run)
         elif len(self._unwritten) < _MOST_UNWRITTEN:
@@ -389,6 +399,53 @@ class TokenCounter:
         waiting, self._unwritten = self._unwritten, {}
         for run in waiting:
             self._write_summary(run)
+
+    def _summary(self, run: Run) -> RunSummary:
+        cost = self._cost(run) if run.is_open else run.cost
+        totals, nested = _with_elsewhere(run)
+        return summed_up(
+            totals,
+            nested=nested,
+            run_id=run.run_id,
+            parent_run_id=run.parent_run_id,
+            name=run.name,
+            tags=run.tags,
+            outcome=run.outcome,
+            started_at=run.started_at,
+            ended_at=run.ended_at,
+            until=self._ledger.clock(),
+            internal_errors=run.internal_errors,
+            lost_records=run.lost_records,
+            cost=cost,
+        )
+
+    def _cost(self, run: Run) -> Cost | None:
+        """Work out what a run cost, under the lock; a fault of ours leaves it out, and is counted once a run."""
+        if self._book is None or run.is_unpriceable:
+            return None
+        outer, self._writing_for = self._writing_for, run
+        errors = run.internal_errors
+        done = self._work_out(_with_elsewhere(run)[0])
+        self._writing_for = outer
+        if done is None:
+            run.is_unpriceable = True
+            run.internal_errors = max(run.internal_errors, errors + 1)  # a counter that closes is told of no faults
+            return None
+        return done[0]
+
+    def _worked_out(self, totals: Totals) -> tuple[Cost | None]:
+        from token_callbacks.prices import cost_of
+
+        return (None if self._book is None else cost_of(totals.charges, self._book, now=self._ledger.clock()),)
+
+    def _pricing(self, totals: Totals) -> Cost | None:
+        done = self._work_out(totals)
+        return None if done is None else done[0]
+
+    def _loaded_prices(self, run: Run) -> None:
+        """Import what knows the prices before the lock is taken, for others wait for that one."""
+        if self._book is not None and run.totals.charges:
+            self._book.load()
 
     def _forget_marker(self, run: Run) -> None:
         if self._files is None:
@@ -405,7 +462,7 @@ class TokenCounter:
         from token_callbacks import recovery
 
         if self._files is not None:
-            recovery.end_part(self._files, run.run_id)
+            recovery.end_part(self._files, run.run_id, self._pricing)
 
     def _reissue(self, run: Run) -> None:
         if self._files is not None and (run.is_part or run.is_shared or run.process != os.getpid()):
@@ -458,6 +515,7 @@ class TokenCounter:
                 return
             run.ended_at = self._ledger.clock()
             run.outcome = RunOutcome.COMPLETED
+            run.cost = self._cost(run)
             self._parts.pop(run.run_id, None)
             if not run.lacks_marker:
                 self._settle(run)
@@ -532,25 +590,12 @@ def uninstall() -> None:
     hooks.detach_all()
 
 
-def _summary(run: Run, now: datetime) -> RunSummary:
-    totals, nested = run.totals, run.nested_totals
-    if run.elsewhere is not None:
-        totals = totals.merged(run.elsewhere[0])
-        nested = [mine + theirs for mine, theirs in zip(nested, run.elsewhere[1], strict=True)]
-    return summed_up(
-        totals,
-        nested=nested,
-        run_id=run.run_id,
-        parent_run_id=run.parent_run_id,
-        name=run.name,
-        tags=run.tags,
-        outcome=run.outcome,
-        started_at=run.started_at,
-        ended_at=run.ended_at,
-        until=now,
-        internal_errors=run.internal_errors,
-        lost_records=run.lost_records,
-    )
+def _with_elsewhere(run: Run) -> tuple[Totals, Sequence[int]]:
+    """Add what other processes used of a run, and used in runs inside it, once that is known."""
+    if run.elsewhere is None:
+        return run.totals, run.nested_totals
+    nested = [mine + theirs for mine, theirs in zip(run.nested_totals, run.elsewhere[1], strict=True)]
+    return run.totals.merged(run.elsewhere[0]), nested
 
 
 def _add_to_ancestors(ancestor: Run | None, record: CallRecord) -> None:
@@ -583,6 +628,20 @@ def _checked_seconds(seconds: object) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
         raise InvalidArgument(f"drain_seconds is a number of seconds, 0 or more, not {seconds!r}")
     return float(seconds)
+
+
+def _checked_prices(prices: object) -> PriceBook | None:
+    if prices is False:
+        return None
+    from token_callbacks.prices import PriceBook
+
+    if prices is not None:
+        return PriceBook(cast("Any", prices))
+    try:
+        return PriceBook()
+    except InvalidPrices as error:  # who set the variable is not who made this counter, which therefore must not fail
+        _log.warning("your table of prices is left alone: %s", error)
+        return PriceBook({"price": []})
 
 
 def _checked_sinks(sinks: object) -> tuple[Sink, ...]:
@@ -621,13 +680,13 @@ def _token_of_environment() -> str | None:
     return token
 
 
-def _recover(files: JsonFiles) -> None:
+def _recover(files: JsonFiles, pricing: Callable[[Totals], Cost | None]) -> None:
     try:
         if not files.folder.markers():
             return
         from token_callbacks.recovery import recover
 
-        done = recover(files.folder.path, most_bytes=_MOST_RECOVERED_BYTES, with_unknown=False)
+        done = recover(files.folder.path, pricing=pricing, most_bytes=_MOST_RECOVERED_BYTES, with_unknown=False)
     except OSError as error:
         _log.warning("what an earlier process left open in the log folder cannot be summed up: %s", error)
         return

@@ -9,6 +9,10 @@ class InvalidArgument(TokenCallbacksError, ValueError):
     """An argument has a value or a type that cannot be used."""
 
 
+class InvalidPrices(InvalidArgument):
+    """A table of prices cannot be read, or says something that is no price."""
+
+
 class UnknownOption(TokenCallbacksError, TypeError):
     """A keyword argument that does not exist."""
 

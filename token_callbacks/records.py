@@ -8,7 +8,7 @@ them. Their JSON shape is the file format (``CallRecord`` is a line of ``calls-*
 from __future__ import annotations
 
 import enum
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -17,6 +17,9 @@ SCHEMA_VERSION = "1.0"
 
 Tokens = Annotated[int, msgspec.Meta(ge=0)]
 """A number of tokens."""
+
+Amount = Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)?$")]
+"""An amount of money: a decimal number in a string."""
 
 Band = Annotated[float, msgspec.Meta(ge=0)]
 """A relative error."""
@@ -242,12 +245,28 @@ class ProvenanceShares(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run cost; ``amount`` is a decimal number in a string."""
+    """What a run cost, by the prices known when this was written; amounts are decimal numbers in strings.
 
-    amount: Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)?$")]
-    currency: str
-    price_source: str
+    Calls that a framework's cache answered cost nothing. The calls of runs inside this one are in theirs.
+    """
+
+    amount: Amount | None
+    """Of the calls that have a price; ``None``: none has one."""
+    currency: str | None
+    price_source: str | None
+    """Who told the prices, with the version; several with a comma. ``reported``: the provider told the cost."""
     unpriced_calls: Tokens
+    """Calls that are not in the amount: their model's price is not known, or a figure of theirs is missing."""
+    priced_at: datetime
+    """When this was worked out."""
+    prices_from: date | None = None
+    """The latest day from which on a price that was applied holds; ``None``: no source tells."""
+    unpriced_models: list[str] = []
+    """The models whose price is not known."""
+    calls_without_figures: Tokens = 0
+    """Of the unpriced calls, those with a figure that is missing or impossible: most of them failed."""
+    other_currencies: dict[str, Amount] = {}
+    """What was priced in other currencies than ``currency``, the one of most calls; none is in the amount."""
 
 
 class GroupTotals(msgspec.Struct, frozen=True, kw_only=True):
@@ -302,7 +321,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     lower_bound: bool
     """True where a figure is partial or missing: the run used at least this much."""
     cost: Cost | None
-    """``None``: not priced."""
+    """``None``: not priced, or nothing to price."""
     by_model: list[GroupTotals]
     by_step: list[GroupTotals]
     by_agent: list[GroupTotals]

@@ -7,13 +7,13 @@ and only one process does it at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from token_callbacks.records import CallRecord, OpenRun, RunOutcome, RunSummary
+from token_callbacks.records import CallRecord, Cost, OpenRun, RunOutcome, RunSummary
 from token_callbacks.sinks.json_files import JsonFiles
 from token_callbacks.sinks.log_folder import OPEN, RUNS, LogFolder, Marker, is_run_id, new_writer
 from token_callbacks.summaries import summed_up
@@ -25,9 +25,16 @@ LOCK_SECONDS = 2.0
 NAME_UNKNOWN = "unknown"
 """The name of a run of which there are lines and nothing else."""
 
+Pricing = Callable[[Totals], Cost | None]
+"""Tells what the calls in some totals cost; raises nothing."""
+
 _record = msgspec.json.Decoder(CallRecord)
 _summary = msgspec.json.Decoder(RunSummary)
 _open_run = msgspec.json.Decoder(OpenRun)
+
+
+def not_priced(totals: Totals) -> None:
+    """Tell no cost."""
 
 
 class Recovery(msgspec.Struct, kw_only=True):
@@ -192,11 +199,14 @@ class _Scene:
         return sum(self.folder.size(name) for name in files)
 
 
-def recover(log_dir: str | Path, *, most_bytes: int | None = None, with_unknown: bool = True) -> Recovery:
+def recover(
+    log_dir: str | Path, *, pricing: Pricing = not_priced, most_bytes: int | None = None, with_unknown: bool = True
+) -> Recovery:
     """Sum up the runs that nobody lives to sum up; ``OSError`` where the folder or the disk does not allow it.
 
     ``most_bytes``: how much to read at most; what would take more is left. ``with_unknown``: also the runs of which
-    there are lines and nothing else, which takes reading every file whose writer is dead.
+    there are lines and nothing else, which takes reading every file whose writer is dead. ``pricing``: what tells their
+    cost; without it, it is ``None``.
     """
     folder = LogFolder(log_dir)
     seen = _Scene(folder)
@@ -208,9 +218,9 @@ def recover(log_dir: str | Path, *, most_bytes: int | None = None, with_unknown:
         done = Recovery()
         scene = _Scene(folder)
         _tidy(scene)
-        _sum_up_marked(scene, done, most_bytes)
+        _sum_up_marked(scene, done, pricing, most_bytes)
         if with_unknown:
-            _sum_up_unknown(_Scene(folder), done)
+            _sum_up_unknown(_Scene(folder), done, pricing)
         return done
 
 
@@ -220,7 +230,7 @@ def _tidy(scene: _Scene) -> None:
             scene.folder.unlink(OPEN, name)
 
 
-def _sum_up_marked(scene: _Scene, done: Recovery, most_bytes: int | None) -> None:
+def _sum_up_marked(scene: _Scene, done: Recovery, pricing: Pricing, most_bytes: int | None) -> None:
     wanted: dict[str, tuple[list[Marker], OpenRun | None]] = {}
     files: set[str] = set()
     for run_id, group in scene.groups().items():
@@ -242,11 +252,11 @@ def _sum_up_marked(scene: _Scene, done: Recovery, most_bytes: int | None) -> Non
     fold = _folded(scene, files)
     done.unreadable_lines += fold.unreadable_lines
     for run_id, (group, facts) in wanted.items():
-        done.summaries.append(_write(scene, run_id, facts, fold.of(run_id)))
+        done.summaries.append(_write(scene, run_id, facts, fold.of(run_id), pricing))
         _forget(scene, group)
 
 
-def _sum_up_unknown(scene: _Scene, done: Recovery) -> None:
+def _sum_up_unknown(scene: _Scene, done: Recovery, pricing: Pricing) -> None:
     known = {marker.run_id for marker in scene.markers} | {
         name.removesuffix(".json") for name in scene.folder.names(RUNS)
     }
@@ -256,21 +266,21 @@ def _sum_up_unknown(scene: _Scene, done: Recovery) -> None:
     done.unreadable_lines = fold.unreadable_lines
     for run_id, folded in sorted(fold.runs.items()):
         if run_id not in known and is_run_id(run_id) and folded.started_at is not None:
-            done.summaries.append(_write(scene, run_id, None, folded))
+            done.summaries.append(_write(scene, run_id, None, folded, pricing))
 
 
-def settle(folder: LogFolder, run_id: str) -> None:
+def settle(folder: LogFolder, run_id: str, pricing: Pricing) -> None:
     """Sum up a run that spans processes anew, from its lines, now that another of them is done; under the lock."""
     scene = _Scene(folder)
     group = scene.groups().get(run_id, [])
     facts = scene.facts(group)
     fold = _folded(scene, scene.files_of(run_id, group, facts))
-    _write(scene, run_id, facts, fold.of(run_id))
+    _write(scene, run_id, facts, fold.of(run_id), pricing)
     if not scene.goes_on(group):
         _forget(scene, group)
 
 
-def end_part(files: JsonFiles, run_id: str) -> None:
+def end_part(files: JsonFiles, run_id: str, pricing: Pricing) -> None:
     """Mark a run as done in this process, and sum it up anew if its summary came first.
 
     Raises ``TimeoutError`` where another process is at it for long: then the next recovery does it.
@@ -280,7 +290,7 @@ def end_part(files: JsonFiles, run_id: str) -> None:
             raise TimeoutError("another process holds open/.lock")
         files.mark_done(run_id)
         if files.folder.exists(RUNS, f"{run_id}.json"):
-            settle(files.folder, run_id)
+            settle(files.folder, run_id, pricing)
 
 
 def told_elsewhere(folder: LogFolder, run_id: str, *, writer: str) -> Folded:
@@ -322,7 +332,7 @@ def _forget(scene: _Scene, group: Iterable[Marker]) -> None:
         scene.folder.unlink(OPEN, marker.name)
 
 
-def _write(scene: _Scene, run_id: str, facts: OpenRun | None, folded: Folded) -> RunSummary:
+def _write(scene: _Scene, run_id: str, facts: OpenRun | None, folded: Folded, pricing: Pricing) -> RunSummary:
     before = scene.summary(run_id)
     told = before or facts
     name, tags, parent = ("", {}, None) if told is None else (told.name, told.tags, told.parent_run_id)
@@ -344,6 +354,7 @@ def _write(scene: _Scene, run_id: str, facts: OpenRun | None, folded: Folded) ->
         until=ended_at,
         internal_errors=0 if before is None else before.internal_errors,
         lost_records=0 if before is None else before.lost_records,
+        cost=pricing(folded.totals),
     )
     content = msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n"
     scene.folder.replace(RUNS, f"{run_id}.json", content, writer=new_writer())

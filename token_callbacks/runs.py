@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar, cast
 
 from token_callbacks.errors import InvalidArgument, RunOrderError
-from token_callbacks.records import RunOutcome, RunSummary
+from token_callbacks.records import Cost, RunOutcome, RunSummary
 from token_callbacks.totals import Totals
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -84,6 +84,10 @@ class Run:
         self.nested_totals = [0, 0, 0]
         self.internal_errors = 0
         self.lost_records = 0
+        self.cost: Cost | None = None
+        """What the run's calls cost, as last written."""
+        self.is_unpriceable = False
+        """Whether working out the cost failed, which is counted and not tried again."""
         self.process = os.getpid()
         self.parent_run_id = None if parent is None else parent.run_id
         self.is_part = False

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from token_callbacks.records import FourTotals, Producer, RunOutcome, RunSummary
+from token_callbacks.records import Cost, FourTotals, Producer, RunOutcome, RunSummary
 from token_callbacks.totals import Totals
 
 
@@ -24,6 +24,7 @@ def summed_up(
     until: datetime,
     internal_errors: int,
     lost_records: int,
+    cost: Cost | None,
 ) -> RunSummary:
     """Make a summary.
 
@@ -49,7 +50,7 @@ def summed_up(
         provenance=totals.provenance,
         # What was under way when a process died was paid for and left no record.
         lower_bound=totals.lower_bound or outcome is RunOutcome.INTERRUPTED,
-        cost=None,
+        cost=cost,
         by_model=totals.by_model,
         by_step=totals.by_step,
         by_agent=totals.by_agent,

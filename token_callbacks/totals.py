@@ -7,10 +7,13 @@ thousand, and no record has to stay in memory. Folding the lines of the log give
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
 
 import msgspec
 
+from token_callbacks.charges import EXACT, Charge, Charged, Key, charge_from, key_of
 from token_callbacks.records import (
     CallRecord,
     Calls,
@@ -29,6 +32,19 @@ from token_callbacks.records import (
 
 _WHOLES = 3
 """``Usage`` begins with embedding, prompt and completion; the parts after them are in ``TokenDetails``' order."""
+
+_NOTHING = Usage()
+
+_MODEL = Charge.__struct_fields__.index("model")
+
+# A member of an enumeration takes longer to reach than a global, and this is on the path of every call.
+_EMBEDDING, _PARTIAL, _MISSING = Operation.EMBEDDING, Provenance.PARTIAL, Provenance.MISSING
+_FAILED, _ABANDONED, _CANCELLED, _NOT_STARTED = (
+    Outcome.FAILED,
+    Outcome.ABANDONED,
+    Outcome.CANCELLED,
+    Outcome.NOT_STARTED,
+)
 
 
 class _Group:
@@ -52,6 +68,32 @@ class _Group:
         self.completion += other.completion
 
 
+class _Bill:
+    """The running totals of one charge."""
+
+    __slots__ = ("calls", "figures", "reported")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.figures = [0] * len(Usage.__struct_fields__)
+        self.reported: Decimal | None = None
+
+    def add(self, figures: Sequence[Any], reported: Decimal | None) -> None:
+        self.calls += 1
+        sums = self.figures
+        for position, figure in enumerate(figures):
+            if figure:  # nothing to add: not told, or none
+                sums[position] += figure
+        if reported is not None:
+            self.reported = reported if self.reported is None else EXACT.add(self.reported, reported)
+
+    def absorb(self, other: _Bill) -> None:
+        self.calls += other.calls
+        self.figures = [mine + theirs for mine, theirs in zip(self.figures, other.figures, strict=True)]
+        if other.reported is not None:
+            self.reported = EXACT.add(self.reported or Decimal(0), other.reported)
+
+
 class Totals:
     """Running totals of records; not thread-safe, the ledger's lock guards it.
 
@@ -61,14 +103,13 @@ class Totals:
     __slots__ = (
         "_abandoned",
         "_agents",
+        "_bills",
         "_cached",
-        "_details",
         "_doubted",
         "_embedding_calls",
         "_error_tokens",
         "_failed",
         "_lower_bound",
-        "_models",
         "_retried",
         "_source_calls",
         "_source_tokens",
@@ -79,10 +120,9 @@ class Totals:
     def __init__(self, records: Iterable[CallRecord] = ()) -> None:
         self._whole = _Group()
         self._embedding_calls = self._failed = self._abandoned = self._retried = self._cached = self._doubted = 0
-        self._details = [0] * len(TokenDetails.__struct_fields__)
+        self._bills: dict[Key, _Bill] = {}
         self._source_calls = dict.fromkeys(Provenance, 0)
         self._source_tokens = dict.fromkeys(Provenance, 0)
-        self._models: dict[str | None, _Group] = {}
         self._steps: dict[str | None, _Group] = {}
         self._agents: dict[str | None, _Group] = {}
         self._lower_bound = False
@@ -93,39 +133,40 @@ class Totals:
     def add(self, record: CallRecord) -> None:
         """Fold one record in."""
         usage, sources, outcome = record.usage, record.provenance, record.outcome
-        if record.operation is Operation.EMBEDDING:
+        if record.operation is _EMBEDDING:
             self._embedding_calls += 1
         if record.attempt > 1:
             self._retried += 1
-        if outcome is Outcome.FAILED:
+        if outcome is _FAILED:
             self._failed += 1
-        elif outcome is Outcome.ABANDONED or outcome is Outcome.CANCELLED:
+        elif outcome is _ABANDONED or outcome is _CANCELLED:
             self._abandoned += 1
         if record.doubts:
             self._doubted += 1
         if record.cached:
             self._cached += 1
-            figures = (0, 0, 0)
+            usage = _NOTHING
         else:
-            self._add_details(usage)
             self._add_sources(usage, sources)
-            figures = (usage.embedding_tokens or 0, usage.prompt_tokens or 0, usage.completion_tokens or 0)
+        self._add_bill(record)
+        figures = (usage.embedding_tokens or 0, usage.prompt_tokens or 0, usage.completion_tokens or 0)
         self._whole.add(*figures)
-        _group(self._models, record.model).add(*figures)
         if record.step is not None:
             _group(self._steps, record.step).add(*figures)
         if record.agent is not None:
             _group(self._agents, record.agent).add(*figures)
         weakest = sources.weakest
         self._source_calls[weakest] += 1
-        if (weakest is Provenance.PARTIAL or weakest is Provenance.MISSING) and outcome is not Outcome.NOT_STARTED:
+        if (weakest is _PARTIAL or weakest is _MISSING) and outcome is not _NOT_STARTED:
             self._lower_bound = True
 
-    def _add_details(self, usage: Usage) -> None:
-        details = self._details
-        for position, part in enumerate(msgspec.structs.astuple(usage)[_WHOLES:]):
-            if part is not None:
-                details[position] += part
+    def _add_bill(self, record: CallRecord) -> None:
+        figures = msgspec.structs.astuple(record.usage)
+        key, reported = key_of(record, figures)
+        bill = self._bills.get(key)
+        if bill is None:
+            bill = self._bills[key] = _Bill()
+        bill.add(figures, reported)
 
     def _add_sources(self, usage: Usage, sources: Sources) -> None:
         tokens = self._source_tokens
@@ -158,12 +199,13 @@ class Totals:
         self._cached += other._cached
         self._doubted += other._doubted
         self._lower_bound = self._lower_bound or other._lower_bound
-        self._details = [mine + theirs for mine, theirs in zip(self._details, other._details, strict=True)]
+        self._error_tokens += other._error_tokens
+        for key, bill in other._bills.items():
+            self._bills.setdefault(key, _Bill()).absorb(bill)
         for source in Provenance:
             self._source_calls[source] += other._source_calls[source]
             self._source_tokens[source] += other._source_tokens[source]
-        groups = ((self._models, other._models), (self._steps, other._steps), (self._agents, other._agents))
-        for mine, theirs in groups:
+        for mine, theirs in ((self._steps, other._steps), (self._agents, other._agents)):
             for name, group in theirs.items():
                 _group(mine, name).absorb(group)
 
@@ -194,7 +236,23 @@ class Totals:
     @property
     def token_details(self) -> TokenDetails:
         """Parts of the prompt and completion tokens."""
-        return TokenDetails(**dict(zip(TokenDetails.__struct_fields__, self._details, strict=True)))
+        figures = [0] * len(Usage.__struct_fields__)
+        for bill in self._bills.values():
+            figures = [mine + theirs for mine, theirs in zip(figures, bill.figures, strict=True)]
+        return TokenDetails(**dict(zip(TokenDetails.__struct_fields__, figures[_WHOLES:], strict=True)))
+
+    @property
+    def charges(self) -> list[Charged]:
+        """What there is to be priced, in order of first use."""
+        return [
+            Charged(
+                charge=charge_from(key),
+                usage=Usage(**dict(zip(Usage.__struct_fields__, bill.figures, strict=True))),
+                calls=bill.calls,
+                reported=bill.reported,
+            )
+            for key, bill in self._bills.items()
+        ]
 
     @property
     def provenance(self) -> ProvenanceShares:
@@ -215,7 +273,14 @@ class Totals:
     @property
     def by_model(self) -> list[GroupTotals]:
         """Totals by the model that was asked for, in order of first use."""
-        return _rows(self._models)
+        models: dict[str | None, _Group] = {}
+        for key, bill in self._bills.items():
+            group = _group(models, key[_MODEL])
+            group.calls += bill.calls
+            group.embedding += bill.figures[0]
+            group.prompt += bill.figures[1]
+            group.completion += bill.figures[2]
+        return _rows(models)
 
     @property
     def by_step(self) -> list[GroupTotals]:

@@ -20,8 +20,8 @@ def count(files: tuple[str, ...], model: str, as_json: bool) -> None:
     """Count the tokens of FILES, or of what comes in, offline.
 
     Bytes that are no UTF-8 count as the replacement character. "~" stands before an estimate: where the model's own
-    vocabulary is not on this machine. The price is that of a prompt, and "-" where it is not known (pip install
-    'token-callbacks[prices]').
+    vocabulary is not on this machine. The price is that of a prompt sent now, and "-" where it is not known (pip
+    install 'token-callbacks[prices]', or name a table of your own in TOKEN_CALLBACKS_PRICES).
 
     \b
     Examples:
@@ -37,13 +37,17 @@ def _print_counts(counted: Iterable[FileCount], model: str, *, as_json: bool) ->
     from rich.console import Console
     from rich.table import Table
 
+    from token_callbacks.cli.pricing import price_book
     from token_callbacks.counting.files import prompt_price
+    from token_callbacks.ledger import utc_now
+    from token_callbacks.prices.costs import as_text
 
     files = list(counted)
     total, is_exact = sum(file.tokens for file in files), all(file.is_exact for file in files)
-    price = prompt_price(model, total)
+    price = prompt_price(model, total, book=price_book(), moment=utc_now())
     if as_json:
-        told = {"model": model, "files": files, "tokens": total, "is_exact": is_exact, "prompt_price_usd": price}
+        told_price = price and {"amount": as_text(price.amount), "currency": price.currency, "source": price.source}
+        told = {"model": model, "files": files, "tokens": total, "is_exact": is_exact, "prompt_price": told_price}
         click.echo(msgspec.json.encode(told))
         return
     table = Table("file", "tokens", box=None, pad_edge=False)
@@ -52,7 +56,7 @@ def _print_counts(counted: Iterable[FileCount], model: str, *, as_json: bool) ->
         table.add_row(file.name, _tokens(file.tokens, file.is_exact))
     table.add_section()
     table.add_row(f"total for {model}", _tokens(total, is_exact))
-    table.add_row("as a prompt, USD", "-" if price is None else price)
+    table.add_row("as a prompt", "-" if price is None else f"{as_text(price.amount)} {price.currency} ({price.source})")
     Console().print(table)
 
 

@@ -14,10 +14,14 @@ def recover(folder: str) -> None:
 
     Example: token-callbacks recover /var/log/tokens
     """
+    from token_callbacks.cli.pricing import price_book
+    from token_callbacks.ledger import utc_now
+    from token_callbacks.prices import cost_of
     from token_callbacks.recovery import recover as recovered
 
+    book = price_book()
     try:
-        done = recovered(folder)
+        done = recovered(folder, pricing=lambda totals: cost_of(totals.charges, book, now=utc_now()))
     except OSError as error:
         raise click.ClickException(f"{folder} cannot be recovered: {error}") from error
     if done.is_busy:

@@ -6,12 +6,16 @@ import codecs
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
+from token_callbacks.charges import Charge, band_of, period_of
 from token_callbacks.counting.streams import StreamCounter
+from token_callbacks.prices import Price, PriceBook
+from token_callbacks.records import Usage
 
 _PIECE = 2**18
 """Bytes that are read at once."""
@@ -39,19 +43,16 @@ def counted_files(names: Sequence[str], model: str) -> Iterator[FileCount]:
                 yield _counted(name, stream, path.stat().st_size, model)
 
 
-def prompt_price(model: str, tokens: int) -> str | None:
-    """Price a prompt in USD, as a decimal number in a string; ``None`` where the price is not known.
-
-    The prices are those of the ``genai-prices`` package as it is installed, of today.
-    """
-    try:
-        from genai_prices import Usage, calc_price
-    except ImportError:
-        return None
-    try:
-        return f"{calc_price(Usage(input_tokens=tokens), model_ref=model).total_price:f}"
-    except LookupError:
-        return None
+def prompt_price(model: str, tokens: int, *, book: PriceBook, moment: datetime) -> Price | None:
+    """Price a prompt, as if it were sent at that moment; ``None`` where the price is not known."""
+    charge = Charge(
+        provider=None,
+        model=model,
+        day=moment.astimezone(UTC).date(),
+        period=period_of(moment.astimezone(UTC)),
+        band=band_of(tokens),
+    )
+    return book.price(charge, Usage(prompt_tokens=tokens, completion_tokens=0), calls=1)
 
 
 def _counted(name: str, stream: BinaryIO, size: int | None, model: str) -> FileCount:

@@ -146,6 +146,7 @@ class Following:
             started_at=run.started_at,
             ended_at=None,
             until=now,
+            cost=None,
             internal_errors=0,
             lost_records=0,
         )

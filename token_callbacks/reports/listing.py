@@ -84,7 +84,7 @@ def _sums(runs: Sequence[RunSummary], signs: Signs) -> dict[str, str]:
 
 
 def _cost(run: RunSummary, mark: str, signs: Signs) -> str:
-    if run.cost is None:
+    if run.cost is None or run.cost.amount is None or run.cost.currency is None:
         return signs.unknown
     shown = money({run.cost.currency: Decimal(run.cost.amount)})
     return f"{signs.at_least if run.cost.unpriced_calls else mark}{shown}"
