@@ -166,7 +166,7 @@ class Totals:
         bill = self._bills.get(key)
         if bill is None:
             bill = self._bills[key] = _Bill()
-        bill.add(figures, reported)
+        bill.add(() if record.cached else figures, reported)
 
     def _add_sources(self, usage: Usage, sources: Sources) -> None:
         tokens = self._source_tokens

@@ -63,6 +63,14 @@ def open_run(run_id: str, name: str, **tags: str) -> OpenRun:
     return OpenRun(run_id=run_id, parent_run_id=None, name=name, tags=tags, started_at=NOON)
 
 
+WORDS: list[dict[str, Any]] = [
+    {"prompt_tokens": 3},
+    {"cost": 0.25},
+    {"service_tier": "flex"},
+    {"cost": 3, "service_tier": "default"},
+]
+"""Usage objects of providers."""
+
 figures = st.none() | st.integers(0, 9) | st.sampled_from([200_000, 2**40])
 sources = st.none() | st.sampled_from(Provenance)
 names = st.none() | st.sampled_from(["draft", 'é "quoted"\n', "Straße", ""])
@@ -87,7 +95,7 @@ records = st.builds(
     started_at=moments,
     usage=usages,
     provenance=st.builds(Sources, embedding=sources, prompt=sources, completion=sources),
-    provider_usage=st.none() | st.just({"cost": 0.25}) | st.just({"prompt_tokens": 3}),
+    provider_usage=st.none() | st.sampled_from(WORDS),
 )
 
 

@@ -43,9 +43,10 @@ class Charge(NamedTuple):
     """What calls of the book below share."""
 
     model: str | None
-    hour: int
+    half_hour: int
     band: int
-    told: float | None
+    shape: tuple[bool, ...]
+    tier: str | None
 
 
 class Price(NamedTuple):
@@ -53,6 +54,7 @@ class Price(NamedTuple):
 
     amount: Decimal
     currency: str
+    source: str = "own table"
 
 
 class Book:
@@ -61,18 +63,25 @@ class Book:
     band_starts = (4, 200_000)
 
     def charge(self, record: CallRecord) -> Charge:
-        band = sum(start <= (record.usage.prompt_tokens or 0) for start in self.band_starts)
-        told = (record.provider_usage or {}).get("cost")
-        return Charge(record.model, record.started_at.hour, band, told)
+        usage, told = record.usage, record.provider_usage or {}
+        band = sum(start <= (usage.prompt_tokens or 0) for start in self.band_starts)
+        lacks, parts = usage.prompt_tokens is None, (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
+        half_hour = record.started_at.hour * 2 + record.started_at.minute // 30
+        shape = (lacks, parts > (usage.prompt_tokens or 0))
+        return Charge(record.model, half_hour, band, shape, told.get("service_tier"))
 
     def price(self, charge: Charge, usage: Usage, *, calls: int) -> Price | None:
-        if charge.told is not None:
-            return Price(Decimal(str(charge.told)) * calls, "USD")
-        if charge.model is None:
+        if charge.model is None or any(charge.shape):
             return None
-        rate = Decimal("0.3") * (1 + charge.band) + charge.hour
+        rate = Decimal("0.3") * (1 + charge.band) + charge.half_hour + (charge.tier == "flex")
         currency = "EUR" if charge.model == "claude-sonnet-4-5" else "USD"
-        return Price(rate * (usage.total_llm_tokens + (usage.embedding_tokens or 0)), currency)
+        return Price(rate * (usage.total_llm_tokens + (usage.embedding_tokens or 0)) + calls, currency)
+
+    def price_of(self, record: CallRecord) -> Price | None:
+        cost = (record.provider_usage or {}).get("cost")
+        if cost is not None:
+            return Price(Decimal(str(cost)), "USD", "reported")
+        return self.price(self.charge(record), record.usage, calls=1)
 
 
 def report(folder: Path, by: str = "run", **options: Any) -> Aggregate:
@@ -164,7 +173,7 @@ def test_duckdb_itself_reads_all_but_the_files_with_a_doubtful_line(tmp_path: Pa
         parts = list(duck.added(connection, load(tmp_path).files, plan, left))
 
     assert [str(mixed)] == [file.path for file in left]
-    assert [(1, 1, 3)] == [(part.calls, part.used, part.figures[1]) for part in parts]
+    assert [(1, 3)] == [(part.calls, part.figures[1]) for part in parts]
     assert good != mixed
 
 
@@ -321,9 +330,36 @@ def test_costs_are_by_currency_and_what_has_no_price_is_counted(tmp_path: Path) 
     )
     total = report(tmp_path, "day", book=Book()).total
 
-    usd = 3 * Decimal("12.3") + 5 * Decimal("12.6") + Decimal("0.25") + Decimal("12.3")
-    assert {"EUR": 2 * Decimal("12.3"), "USD": usd} == total.costs
-    assert 1 == total.unpriced_calls
+    usd = 3 * Decimal("24.3") + 5 * Decimal("24.6") + 2 + Decimal("0.25")
+    assert {"EUR": 2 * Decimal("24.3") + 1, "USD": usd} == total.costs
+    assert 3 == total.unpriced_calls
+
+
+def prices_of(found: list[CallRecord]) -> tuple[dict[str, Decimal], int]:
+    """Price every call by itself."""
+    costs: dict[str, Decimal] = {}
+    unpriced = 0
+    for each in found:
+        if each.cached or each.outcome is Outcome.NOT_STARTED:
+            continue
+        price = Book().price_of(each)
+        if price is None:
+            unpriced += 1
+        else:
+            costs[price.currency] = costs.get(price.currency, Decimal()) + price.amount
+    return costs, unpriced
+
+
+@given(found=st.lists(records, max_size=12))
+@settings(max_examples=25, deadline=None)
+def test_the_cost_is_that_of_the_calls_one_by_one(found: list[CallRecord]) -> None:
+    """Adding up first and pricing then changes no cent."""
+    with tempfile.TemporaryDirectory() as name:
+        if found:
+            write(Path(name), found)
+        total = report(Path(name), "month", book=Book()).total
+
+    assert prices_of(found) == (total.costs, total.unpriced_calls)
 
 
 def test_progress_goes_up_to_all_bytes(tmp_path: Path) -> None:

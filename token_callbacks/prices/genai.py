@@ -44,6 +44,9 @@ STANDARD_TIERS = frozenset({None, "auto", "default", "on_demand", "standard", "s
 class GenaiPrices:
     """Knows what the library knows, and nothing where it is not installed."""
 
+    def __init__(self) -> None:
+        self._is_loaded = False
+
     @functools.cached_property
     def is_there(self) -> bool:
         """Whether the library is installed."""
@@ -53,7 +56,8 @@ class GenaiPrices:
 
     def load(self) -> None:
         """Import the library, if it is there, with its data."""
-        if self.is_there:
+        if self.is_there and not self._is_loaded:
+            self._is_loaded = True
             self._rates(Charge(provider=None, model=None, day=date.min), "openai", "gpt-4o")
 
     def rates(self, charge: Charge, model: str) -> Rates | None:

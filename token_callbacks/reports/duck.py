@@ -21,7 +21,7 @@ import msgspec
 from token_callbacks.errors import MissingExtra
 from token_callbacks.records import Operation, Outcome, Provenance
 from token_callbacks.reports.logs import CallsFile
-from token_callbacks.reports.parts import CHOSEN, FIGURES, Key, Part, Plan
+from token_callbacks.reports.parts import CHOSEN, FIGURES, TOLD, Key, Part, Plan
 from token_callbacks.reports.places import Remote
 
 try:
@@ -40,6 +40,33 @@ _MICROSECONDS = 1_000_000
 _TEXTS = ("step", "agent", "provider", "model", "response_model")
 _SOURCES = ("embedding", "prompt", "completion")
 _READ = ("schema_version", "call_id", "run_id", "operation", "outcome", "cached", "started_at", *_TEXTS)
+_TOLD = f"json_extract(provider_usage, {[f'$.{name}' for name in TOLD]})::VARCHAR[]"
+
+
+def _shape() -> str:
+    """Say ``parts.shape_of`` in SQL."""
+    zero = {name: f"coalesce({name}, 0)" for name in FIGURES}
+    prompt, completion = zero["prompt_tokens"], zero["completion_tokens"]
+    cached = f"({zero['cache_read_tokens']} + {zero['cache_write_tokens']})"
+    seen = f"({zero['audio_prompt_tokens']} + {zero['image_prompt_tokens']} + {zero['video_prompt_tokens']})"
+    thought, spoken = zero["reasoning_tokens"], zero["audio_completion_tokens"]
+    bits = (
+        "embedding_tokens IS NULL",
+        "prompt_tokens IS NULL",
+        "completion_tokens IS NULL",
+        f"{cached} > {prompt}",
+        f"{seen} > {prompt}",
+        f"{cached} + {seen} > {prompt}",
+        f"{thought} > {completion}",
+        f"{spoken} > {completion}",
+        f"{thought} + {spoken} > {completion}",
+        f"{zero['cache_write_1h_tokens']} > {zero['cache_write_tokens']}",
+        f"{cached} + {seen} > {zero['embedding_tokens']}",
+    )
+    return " + ".join(f"({bit})::INTEGER * {1 << position}" for position, bit in enumerate(bits))
+
+
+_SHAPE = _shape()
 _TIME = r'"(19[7-9]\d|[2-9]\d{3})-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z"'
 
 
@@ -119,15 +146,16 @@ def _name(connection: duckdb.DuckDBPyConnection, file: CallsFile) -> str:
 
 
 def _part(values: list[Any], *, is_json: bool) -> Part:
-    *texts, operation, slot, band, cost, outcome, cached, embedding, prompt, completion, calls, used = values[
+    *texts, operation, slot, band, shape, told, outcome, cached, embedding, prompt, completion, calls, sample = values[
         : -len(FIGURES)
     ]
     if is_json:
         texts = [None if text is None else msgspec.json.decode(text) for text in texts]
     sources = (None if source is None else Provenance(source) for source in (embedding, prompt, completion))
     operation = None if operation is None else Operation(operation)
-    key = Key._make((*texts, operation, slot, band, cost, Outcome(outcome), cached, *sources))
-    return Part(key, calls, used, values[-len(FIGURES) :])
+    told = None if told is None or not any(told) else tuple(told)
+    key = Key._make((*texts, operation, slot, band, shape, told, Outcome(outcome), cached, *sources))
+    return Part(key, calls, sample, values[-len(FIGURES) :])
 
 
 def _query(plan: Plan, source: str) -> str:
@@ -135,12 +163,12 @@ def _query(plan: Plan, source: str) -> str:
     slot = "NULL" if plan.slot_seconds is None else f"epoch_us(moment) // {plan.slot_seconds * _MICROSECONDS}"
     band = " + ".join(f"(coalesce(prompt_tokens, 0) >= {start})::INTEGER" for start in plan.band_starts) or "0"
     sums = ", ".join(f"sum({name})" for name in FIGURES)
+    shape = _SHAPE if plan.is_priced else "0"
+    sample = f"any_value([{', '.join(FIGURES)}])" if plan.is_priced else "NULL"
     within = " AND ".join(["true", *_bounds(plan)])
     return f"""
-        SELECT name, is_clean, {chosen}, {slot} AS slot, {band} AS band, reported_cost, outcome, cached,
-               embedding_source, prompt_source, completion_source, count(*),
-               count_if(coalesce(embedding_tokens, 0) + coalesce(prompt_tokens, 0)
-                        + coalesce(completion_tokens, 0) > 0), {sums}
+        SELECT name, is_clean, {chosen}, {slot} AS slot, {band} AS band, {shape} AS shape, told, outcome, cached,
+               embedding_source, prompt_source, completion_source, count(*), {sample}, {sums}
         FROM ({source}) WHERE NOT is_clean OR ({within}) GROUP BY ALL"""  # noqa: S608 - made of our own names
 
 
@@ -155,17 +183,17 @@ def _plain(moment: datetime) -> str:
 
 
 def _parquet_source(plan: Plan) -> str:
-    cost = "json_extract(provider_usage, '$.cost')::VARCHAR" if plan.with_reported_cost else "NULL"
+    told = _TOLD if plan.is_priced else "NULL"
     return f"""
         SELECT *, filename AS name, coalesce(starts_with(schema_version, '1.'), false) AS is_clean,
-               epoch_us(started_at) AS us, make_timestamp(epoch_us(started_at)) AS moment, {cost} AS reported_cost
+               epoch_us(started_at) AS us, make_timestamp(epoch_us(started_at)) AS moment, {told} AS told
         FROM read_parquet(?, hive_partitioning = false, filename = true)"""  # noqa: S608
 
 
 def _json_source(plan: Plan) -> str:
-    read = (*_READ, "usage", "provenance", *(("provider_usage",) if plan.with_reported_cost else ()))
+    read = (*_READ, "usage", "provenance", *(("provider_usage",) if plan.is_priced else ()))
     shape = ", ".join(f"{name}: 'JSON'" for name in read)
-    cost = "json_extract(provider_usage, '$.cost')::VARCHAR" if plan.with_reported_cost else "NULL"
+    told = _TOLD if plan.is_priced else "NULL"
     texts = ", ".join(f"{name}::VARCHAR AS {name}" for name in (*_READ, "usage", "provenance"))
     unpacked = ", ".join(
         [f"u.{name}::VARCHAR AS {name}_text" for name in FIGURES]
@@ -175,7 +203,7 @@ def _json_source(plan: Plan) -> str:
     kept = ", ".join([*(name for name in ("run_id", *_TEXTS)), *FIGURES])
     sources = ", ".join(f"{name}_text[2:-2] AS {name}_source" for name in _SOURCES)
     return f"""
-        SELECT name, coalesce({_is_clean()}, false) AS is_clean, {kept}, {sources}, reported_cost, moment,
+        SELECT name, coalesce({_is_clean()}, false) AS is_clean, {kept}, {sources}, told, moment,
                operation[2:-2] AS operation, outcome[2:-2] AS outcome, cached = 'true' AS cached
         FROM (
             SELECT *, {unpacked}, TRY_CAST(started_at[2:-3] AS TIMESTAMP) AS moment
@@ -183,7 +211,7 @@ def _json_source(plan: Plan) -> str:
                 SELECT *, json_transform(usage, '{_members(FIGURES)}') AS u,
                        json_transform(provenance, '{_members(_SOURCES)}') AS p
                 FROM (
-                    SELECT filename AS name, {cost} AS reported_cost, {texts}
+                    SELECT filename AS name, {told} AS told, {texts}
                     FROM read_json(?, format = 'newline_delimited', ignore_errors = true, filename = true,
                                    columns = {{{shape}}}))))"""  # noqa: S608
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from decimal import Decimal
+from decimal import Context, Decimal
 from operator import attrgetter
 from typing import Any, Literal, Protocol
 
@@ -14,7 +14,7 @@ import msgspec
 from token_callbacks.errors import InvalidArgument, MissingExtra
 from token_callbacks.records import CallRecord, Operation, Outcome, Provenance, Sources, Usage
 from token_callbacks.reports.logs import CallsFile, Logs, RunFacts
-from token_callbacks.reports.parts import EPOCH, Key, Part, Plan, Progress
+from token_callbacks.reports.parts import EPOCH, TOLD, Key, Part, Plan, Progress
 from token_callbacks.reports.rows import Row
 from token_callbacks.reports.skipped import Skipped
 
@@ -23,6 +23,9 @@ GROUPINGS = ("run", "day", "week", "month", "model", "provider", "step", "agent"
 
 TAG = "tag:"
 Engine = Literal["auto", "duckdb", "streaming"]
+
+_EXACT = Context(prec=200)
+"""Sums of money are never rounded."""
 
 _TIMES = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
 _WEAKNESS = {provenance: rank for rank, provenance in enumerate(Provenance)}
@@ -78,6 +81,9 @@ class Prices(Protocol):
 
     def price(self, charge: Any, usage: Usage, *, calls: int) -> Any:
         """Price the sum; ``None``: it has no price."""
+
+    def price_of(self, record: CallRecord) -> Any:
+        """Price one call; the ``source`` is ``reported`` where its provider told the cost."""
 
 
 def aggregated(
@@ -178,7 +184,7 @@ class _Groups:
             columns=frozenset((*_columns(by, where, is_priced=book is not None), *(("model",) if details else ()))),
             slot_seconds=slot,
             band_starts=() if book is None else tuple(book.band_starts),
-            with_reported_cost=book is not None,
+            is_priced=book is not None,
             since=where.since,
             until=where.until,
         )
@@ -196,7 +202,7 @@ class _Groups:
         for sums in wanted:
             sums.add(part)
             if self._pricing is not None:
-                sums.charge(part, self._pricing.charge(part.key, self.plan))
+                sums.charge(part, *self._pricing.charged(part, self.plan))
 
     def aggregate(self, skipped: Skipped) -> Aggregate:
         """Return the rows, in order."""
@@ -261,18 +267,18 @@ def _columns(by: str, where: Filter, *, is_priced: bool) -> Iterator[str]:
 
 def _slot_seconds(zone: tzinfo | None, *, is_priced: bool) -> int | None:
     """Tell how finely times must be told apart for days of a zone, and for prices that change at night."""
-    if is_priced:
-        return _QUARTER
     if zone is None:
-        return None
+        return _HALF if is_priced else None
     months = [datetime(year, month, 1, tzinfo=zone) for year in range(1971, 2050) for month in range(1, 13)]
     offsets = {moment.utcoffset() or timedelta() for moment in months}
-    if offsets == {timedelta()}:
-        return _DAY
-    return _HOUR if all(offset % timedelta(hours=1) == timedelta() for offset in offsets) else _QUARTER
+    for slot in (_HALF,) if is_priced else (_DAY, _HOUR, _HALF):
+        if all(offset % timedelta(seconds=slot) == timedelta() for offset in offsets):
+            return slot
+    return _QUARTER
 
 
-_DAY, _HOUR, _QUARTER = 86_400, 3_600, 900
+_DAY, _HOUR, _HALF, _QUARTER = 86_400, 3_600, 1_800, 900
+"""Prices change at half hours at the finest (DeepSeek's), days of Kathmandu begin at a quarter."""
 
 
 def _group_of(
@@ -324,26 +330,31 @@ def _by_size(item: tuple[str | None, _Sums]) -> tuple[bool, int, int, str]:
 
 
 class _Pricing:
-    """Charges of keys, each asked for once."""
+    """What parts are charged as, each kind asked for once."""
 
     def __init__(self, book: Prices) -> None:
         self.book = book
-        self._charges: dict[Key, Any] = {}
+        self._known: dict[Key, tuple[Any, Any]] = {}
 
-    def charge(self, key: Key, plan: Plan) -> Any:
-        """Return the charge of the calls with a key."""
-        # None of these changes what a call of the same charge costs.
-        bare = key._replace(run_id=None, step=None, agent=None)
-        charge = self._charges.get(bare)
-        if charge is None:
-            charge = self._charges[bare] = self.book.charge(_typical(bare, plan))
-        return charge
+    def charged(self, part: Part, plan: Plan) -> tuple[Any, Any]:
+        """Return the charge of a part, and the price of each of its calls where their provider told it."""
+        # None of these changes what a call costs.
+        bare = part.key._replace(
+            run_id=None, step=None, agent=None, embedding_source=None, prompt_source=None, completion_source=None
+        )
+        if bare not in self._known:
+            typical = _typical(part, plan)
+            told = self.book.price_of(typical) if bare.told is not None else None
+            is_reported = told is not None and told.source == "reported"
+            self._known[bare] = (self.book.charge(typical), told if is_reported else None)
+        return self._known[bare]
 
 
-def _typical(key: Key, plan: Plan) -> CallRecord:
-    """Make a record that is charged as the calls with this key are."""
+def _typical(part: Part, plan: Plan) -> CallRecord:
+    """Make a record that is charged as the calls of a part are."""
+    key = part.key
     moment = EPOCH + timedelta(seconds=(key.slot or 0) * (plan.slot_seconds or 0))
-    prompt_tokens = plan.band_starts[key.band - 1] if key.band else 0
+    members = zip(TOLD, key.told or (), strict=key.told is not None)
     return CallRecord(
         call_id="",
         run_id="",
@@ -362,10 +373,10 @@ def _typical(key: Key, plan: Plan) -> CallRecord:
         started_at=moment,
         ended_at=moment,
         time_to_first_token_seconds=None,
-        usage=Usage(prompt_tokens=prompt_tokens),
+        usage=_usage(part.sample or [None] * len(part.figures)),
         provenance=_sources(key),
         counting_method=None,
-        provider_usage=None if key.reported_cost is None else {"cost": msgspec.json.decode(key.reported_cost)},
+        provider_usage={name: msgspec.json.decode(member) for name, member in members if member is not None},
     )
 
 
@@ -405,27 +416,33 @@ class _Sums:
                 self._tokens_by_source[source] += part.figures[position] or 0
                 self._weakest[position] = max(self._weakest[position] or source, source, key=_WEAKNESS.__getitem__)
 
-    def charge(self, part: Part, charge: Any) -> None:
-        """Keep what there is to price of a part."""
-        if part.key.cached or not part.used:
+    def charge(self, part: Part, charge: Any, reported: Any) -> None:
+        """Keep what there is to price of a part; ``reported``: the price of each call, by its provider's word."""
+        if part.key.cached or part.key.outcome is Outcome.NOT_STARTED:
             return
-        used, figures = self._charges.get(charge, (0, [None] * len(part.figures)))
-        self._charges[charge] = (used + part.used, _added(figures, part.figures))
+        if reported is not None:
+            self._add_cost(reported.currency, _EXACT.multiply(reported.amount, Decimal(part.calls)))
+            return
+        calls, figures = self._charges.get(charge, (0, [None] * len(part.figures)))
+        self._charges[charge] = (calls + part.calls, _added(figures, part.figures))
 
     def price(self, book: Prices) -> None:
         """Price what was kept."""
-        for charge, (used, figures) in self._charges.items():
-            price = book.price(charge, _usage(figures), calls=used)
+        for charge, (calls, figures) in self._charges.items():
+            price = book.price(charge, _usage(figures), calls=calls)
             if price is None:
-                self.unpriced += used
+                self.unpriced += calls
             else:
-                self.costs[price.currency] = self.costs.get(price.currency, Decimal()) + price.amount
+                self._add_cost(price.currency, price.amount)
 
     def add_costs(self, other: _Sums) -> None:
         """Add the costs of another group."""
         self.unpriced += other.unpriced
         for currency, amount in other.costs.items():
-            self.costs[currency] = self.costs.get(currency, Decimal()) + amount
+            self._add_cost(currency, amount)
+
+    def _add_cost(self, currency: str, amount: Decimal) -> None:
+        self.costs[currency] = _EXACT.add(self.costs.get(currency, Decimal()), amount)
 
     @property
     def usage(self) -> Usage:

@@ -30,4 +30,4 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     costs: dict[str, Decimal]
     """By currency; empty: nothing priced."""
     unpriced_calls: int
-    """Calls that used tokens and have no price; never part of ``costs``."""
+    """Calls whose price is not known, or that lack a figure it takes; never part of ``costs``."""

@@ -12,7 +12,7 @@ import msgspec
 
 from token_callbacks.records import Operation, Outcome, Provenance, Usage
 from token_callbacks.reports import lines
-from token_callbacks.reports.parts import CHOSEN, EPOCH, Key, Part, Plan
+from token_callbacks.reports.parts import CHOSEN, EPOCH, TOLD, Key, Part, Plan, shape_of
 from token_callbacks.reports.skipped import Skipped
 
 
@@ -56,17 +56,16 @@ _priced_line = msgspec.json.Decoder(PricedLine)
 class Sums:
     """The running sums of one key."""
 
-    __slots__ = ("calls", "figures", "used")
+    __slots__ = ("calls", "figures", "sample")
 
-    def __init__(self) -> None:
-        self.calls = self.used = 0
+    def __init__(self, sample: Usage | None) -> None:
+        self.calls = 0
+        self.sample = None if sample is None else msgspec.structs.astuple(sample)
         self.figures: list[int | None] = [None] * len(Usage.__struct_fields__)
 
     def add(self, usage: Usage) -> None:
         """Add one call."""
         self.calls += 1
-        if usage.prompt_tokens or usage.completion_tokens or usage.embedding_tokens:
-            self.used += 1
         figures = self.figures
         for position, figure in enumerate(msgspec.structs.astuple(usage)):
             if figure is not None:
@@ -75,7 +74,7 @@ class Sums:
 
 def added_lines(file: Any, plan: Plan, *, shown: str, skipped: Skipped) -> Iterator[Part]:
     """Add up the lines of a file of calls."""
-    decoder = _priced_line if plan.with_reported_cost else _line
+    decoder = _priced_line if plan.is_priced else _line
     return added(lines.read(file, decoder, shown=shown, skipped=skipped), plan)
 
 
@@ -89,9 +88,9 @@ def added(found: Iterable[Any], plan: Plan) -> Iterator[Part]:
             continue
         group = sums.get(key)
         if group is None:
-            group = sums[key] = Sums()
+            group = sums[key] = Sums(line.usage if plan.is_priced else None)
         group.add(line.usage)
-    return (Part(key, group.calls, group.used, group.figures) for key, group in sums.items())
+    return (Part(key, group.calls, group.sample, group.figures) for key, group in sums.items())
 
 
 def _key_of(plan: Plan) -> Callable[[Any], Key | None]:
@@ -110,7 +109,8 @@ def _key_of(plan: Plan) -> Callable[[Any], Key | None]:
                 *(getter(line) for getter in getters),
                 None if slot is None else (moment - EPOCH) // slot,
                 bisect_right(band_starts, line.usage.prompt_tokens or 0) if band_starts else 0,
-                _reported_cost(line.provider_usage) if plan.with_reported_cost else None,
+                shape_of(line.usage) if plan.is_priced else 0,
+                _told(line.provider_usage) if plan.is_priced else None,
                 line.outcome,
                 line.cached,
                 sources.embedding,
@@ -126,7 +126,8 @@ def _nothing(_line: Any) -> None:
     return None
 
 
-def _reported_cost(provider_usage: Any) -> str | None:
-    if not isinstance(provider_usage, dict) or (cost := provider_usage.get("cost")) is None:
+def _told(provider_usage: Any) -> tuple[str | None, ...] | None:
+    if not isinstance(provider_usage, dict) or not any(name in provider_usage for name in TOLD):
         return None
-    return msgspec.json.encode(cost).decode()
+    members = (provider_usage.get(name) for name in TOLD)
+    return tuple(None if member is None else msgspec.json.encode(member).decode() for member in members)
