@@ -8,6 +8,16 @@ import click
 
 if TYPE_CHECKING:
     from token_callbacks.prices import PriceBook
+    from token_callbacks.recovery import Pricing
+
+
+def pricing() -> Pricing:
+    """Return what prices the sums of a run, as of now."""
+    from token_callbacks.ledger import utc_now
+    from token_callbacks.prices import cost_of
+
+    book = price_book()
+    return lambda totals: cost_of(totals.charges, book, now=utc_now())
 
 
 def price_book(own: str | None = None) -> PriceBook:

@@ -14,14 +14,11 @@ def recover(folder: str) -> None:
 
     Example: token-callbacks recover /var/log/tokens
     """
-    from token_callbacks.cli.pricing import price_book
-    from token_callbacks.ledger import utc_now
-    from token_callbacks.prices import cost_of
+    from token_callbacks.cli.pricing import pricing
     from token_callbacks.recovery import recover as recovered
 
-    book = price_book()
     try:
-        done = recovered(folder, pricing=lambda totals: cost_of(totals.charges, book, now=utc_now()))
+        done = recovered(folder, pricing=pricing())
     except OSError as error:
         raise click.ClickException(f"{folder} cannot be recovered: {error}") from error
     if done.is_busy:

@@ -10,7 +10,7 @@ from token_callbacks.schemas import SHAPES, shipped
 @click.command()
 @click.argument("shape", type=click.Choice(sorted(SHAPES)))
 def schema(shape: str) -> None:
-    """Print a JSON Schema: of a line in calls-*.jsonl ("call"), or of a file in runs/ ("run").
+    """Print a JSON Schema: of a line in calls-*.jsonl ("call"), of a file in runs/ ("run"), or of a command's JSON.
 
     Example: token-callbacks schema run > run.schema.json
     """

@@ -86,5 +86,6 @@ def _sums(runs: Sequence[RunSummary], signs: Signs) -> dict[str, str]:
 def _cost(run: RunSummary, mark: str, signs: Signs) -> str:
     if run.cost is None or run.cost.amount is None or run.cost.currency is None:
         return signs.unknown
-    shown = money({run.cost.currency: Decimal(run.cost.amount)})
+    amounts = {run.cost.currency: run.cost.amount} | run.cost.other_currencies
+    shown = money({currency: Decimal(amount) for currency, amount in amounts.items()})
     return f"{signs.at_least if run.cost.unpriced_calls else mark}{shown}"
