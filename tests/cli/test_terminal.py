@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jsonschema
@@ -15,7 +14,7 @@ import pytest
 from rich.cells import cell_len
 
 from tests.cli.rows import record, written
-from tests.cli.screens import COMMAND, environment, piped, shown, spawned, typed
+from tests.cli.screens import COMMAND, environment, piped, shown, typed
 from token_callbacks.cli import terminal
 from token_callbacks.reports.tables import COLUMNS, LEFT_OUT_FIRST
 from token_callbacks.schemas import shipped
@@ -156,37 +155,31 @@ def test_importing_the_command_imports_nothing_heavy() -> None:
     assert set() == loaded & {"rich", "duckdb", "pyarrow", "pandas", "tiktoken", "litellm", "genai_prices", "tzlocal"}
 
 
-def test_a_bar_is_shown_when_reading_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal's standard error, and taken away at the end; nowhere else."""
+@pytest.mark.parametrize(("seconds", "is_shown"), [(0.0, True), (3600.0, False)])
+def test_a_bar_is_shown_when_reading_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, is_shown: bool
+) -> None:
+    """On a terminal's standard error, and taken away at the end."""
     log = written(tmp_path / "token_logs", *(record(number) for number in range(9)))
     program = (
-        "import token_callbacks.cli.terminal as terminal; terminal._PATIENCE_SECONDS = 0.0; "
+        f"import token_callbacks.cli.terminal as terminal; terminal._PATIENCE_SECONDS = {seconds}; "
         "from token_callbacks.cli import main; main()"
     )
-    child = spawned("report", str(log), columns=100)
-    without = child.read()
     monkeypatch.setattr("tests.cli.screens.COMMAND", [sys.executable, "-c", program])
-    impatient = spawned("report", str(log), columns=100)
-    sent = impatient.read()
+    sent, code = typed("report", str(log), columns=100)
 
-    assert b"reading" not in without
-    assert b"reading" in sent
+    assert (0, is_shown) == (code, b"reading" in sent)
     assert not [line for line in shown(sent, columns=100) if line.startswith("reading")]
-    assert b"reading" not in piped("report", str(log)).stderr
 
 
-def test_the_bar_waits_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of reading, not of anything else."""
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+def test_the_bar_waits_a_second_and_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clock starts where somebody can see it, and stops with the reading."""
+    with terminal.ReadingBar() as bar:
+        assert (1.0, False) == (bar._timer.interval, bar._timer.is_alive())
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with terminal.ReadingBar() as bar:
-        now[0] = 0.9
-        bar(1, 2)
-        assert bar._bar is None
-        now[0] = 1.0
-        bar(2, 2)
-        assert bar._bar is not None
+        assert bar._timer.is_alive()
+    assert not bar._timer.is_alive()
 
 
 @pytest.mark.parametrize(

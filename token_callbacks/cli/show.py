@@ -57,6 +57,7 @@ def show(*, run: str, paths: tuple[str, ...], zone: ZoneInfo, calls: int, as_jso
 
 
 def _tree(wanted: str, paths: Sequence[str], *, most_calls: int) -> RunTree:
+    from token_callbacks.cli.terminal import ReadingBar
     from token_callbacks.reports.logs import load
     from token_callbacks.reports.runs import NoSuchRun, named_run
     from token_callbacks.reports.trees import tree
@@ -66,4 +67,5 @@ def _tree(wanted: str, paths: Sequence[str], *, most_calls: int) -> RunTree:
         run = named_run(wanted, runs)
     except NoSuchRun as error:
         raise click.UsageError(str(error)) from error
-    return tree(run, runs=runs, records=load(*paths).records(), most_calls=most_calls)
+    with ReadingBar():
+        return tree(run, runs=runs, records=load(*paths).records(), most_calls=most_calls)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import time
+import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -41,38 +41,43 @@ def signs() -> Signs:
 class ReadingBar:
     """A bar on a terminal's standard error, once reading has taken more than a second; silent anywhere else.
 
-    Called with the bytes read and the bytes there are.
+    Called with the bytes read and the bytes there are; until then it only tells that something goes on.
     """
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
         self._bar: Progress | None = None
-        self._is_wanted = sys.stderr.isatty()
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(_PATIENCE_SECONDS, self._show)
+        self._timer.daemon = True
 
     def __call__(self, done: int, whole: int) -> None:
         """Tell how far reading has come."""
-        if self._bar is None:
-            if not self._is_wanted or time.monotonic() - self._began < _PATIENCE_SECONDS:
-                return
-            self._bar = self._started()
-        self._bar.update(self._bar.task_ids[0], completed=done, total=max(done, whole))
+        with self._lock:
+            if self._bar is not None:
+                self._bar.update(self._bar.task_ids[0], completed=done, total=max(done, whole))
 
-    def _started(self) -> Progress:
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    def _show(self) -> None:
+        # From a thread: one long file may be read by DuckDB in one go.
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        bar = Progress(*columns, console=console(is_error=True), transient=True)
-        bar.add_task("reading", total=None)
-        bar.start()
-        return bar
+        columns = (TextColumn("reading"), BarColumn(), TimeElapsedColumn())
+        with self._lock:
+            self._bar = Progress(*columns, console=console(is_error=True), transient=True)
+            self._bar.add_task("reading", total=None)
+            self._bar.start()
 
     def __enter__(self) -> Self:
-        """Start the clock."""
+        """Start the clock, where there is somebody to see the bar."""
+        if sys.stderr.isatty():
+            self._timer.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Take the bar away."""
+        self._timer.cancel()
+        if self._timer.is_alive():
+            self._timer.join()
         if self._bar is not None:
             self._bar.stop()
