@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from token_callbacks import TokenCounter, load
+from token_callbacks.charges import EXACT
 from token_callbacks.errors import InvalidArgument, TokenCallbacksError
+from token_callbacks.prices import PriceBook
 from token_callbacks.records import CallRecord, Operation, Outcome, Provenance, Usage
 from token_callbacks.reports import duck
 from token_callbacks.reports.groups import GROUPINGS, Aggregate, Filter, aggregated
@@ -360,6 +362,42 @@ def test_the_cost_is_that_of_the_calls_one_by_one(found: list[CallRecord]) -> No
         total = report(Path(name), "month", book=Book()).total
 
     assert prices_of(found) == (total.costs, total.unpriced_calls)
+
+
+@given(found=st.lists(records, max_size=8))
+@settings(max_examples=15, deadline=None)
+def test_the_real_book_prices_the_sums_as_it_prices_the_calls(found: list[CallRecord]) -> None:
+    """So does the book of this package, by run, with both engines."""
+    book = PriceBook()
+    costs: dict[str, Decimal] = {}
+    unpriced = 0
+    for each in found:
+        if each.cached or each.outcome is Outcome.NOT_STARTED:
+            continue
+        price = book.price_of(each)
+        if price is None:
+            unpriced += 1
+        else:
+            costs[price.currency] = EXACT.add(costs.get(price.currency, Decimal()), price.amount)
+    with tempfile.TemporaryDirectory() as name:
+        if found:
+            write(Path(name), found)
+        total = report(Path(name), "run", book=book).total
+
+    assert (costs, unpriced) == (total.costs, total.unpriced_calls)
+
+
+def test_the_cost_of_a_run_is_that_of_its_summary(counter: TokenCounter, log_dir: Path) -> None:
+    """Read back, a run costs what it was thought to cost."""
+    with counter.run("nightly") as run:
+        make_call(prompt=1729, completion=512)
+        make_call(prompt=None, completion=None)
+    [row] = report(log_dir, "run", book=PriceBook()).rows
+    cost = run.summary.cost
+    assert cost is not None
+
+    assert {cost.currency: Decimal(cost.amount or "")} == row.costs
+    assert cost.unpriced_calls == row.unpriced_calls == 1
 
 
 def test_progress_goes_up_to_all_bytes(tmp_path: Path) -> None:
