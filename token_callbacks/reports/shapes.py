@@ -150,6 +150,15 @@ class CountedFile(msgspec.Struct, frozen=True, kw_only=True):
     is_exact: bool
 
 
+class PromptPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """What a prompt costs."""
+
+    amount: Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)?$")]
+    currency: str
+    source: str
+    """Who told the price."""
+
+
 class CountedFiles(msgspec.Struct, frozen=True, kw_only=True):
     """What ``token-callbacks count --json`` prints."""
 
@@ -157,5 +166,5 @@ class CountedFiles(msgspec.Struct, frozen=True, kw_only=True):
     files: list[CountedFile]
     tokens: Tokens
     is_exact: bool
-    prompt_price_usd: str | None
+    prompt_price: PromptPrice | None
     """``None``: nobody knows the price."""
