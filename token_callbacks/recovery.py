@@ -332,7 +332,43 @@ def _forget(scene: _Scene, group: Iterable[Marker]) -> None:
         scene.folder.unlink(OPEN, marker.name)
 
 
+def unfinished(log_dir: str | Path, *, now: datetime, pricing: Pricing = not_priced) -> list[RunSummary]:
+    """Sum up the runs that have no summary yet, from the lines they have by now, and write nothing.
+
+    Their outcome is ``running`` where a process that lives has the run open, else ``interrupted``. ``OSError`` where
+    the folder cannot be read.
+    """
+    scene = _Scene(LogFolder(log_dir))
+    open_ones = {run_id: group for run_id, group in scene.groups().items() if scene.summary(run_id) is None}
+    facts = {run_id: scene.facts(group) for run_id, group in open_ones.items()}
+    files = {name for run_id, group in open_ones.items() for name in scene.files_of(run_id, group, facts[run_id])}
+    fold = _folded(scene, files)
+    summaries = []
+    for run_id, group in open_ones.items():
+        folded = fold.of(run_id)
+        summary = _summed_up(scene, run_id, facts[run_id], folded, pricing)
+        summaries.append(_so_far(summary, folded, now) if scene.goes_on(group) else summary)
+    return summaries
+
+
+def _so_far(summary: RunSummary, folded: Folded, now: datetime) -> RunSummary:
+    return msgspec.structs.replace(
+        summary,
+        outcome=RunOutcome.RUNNING,
+        ended_at=None,
+        duration_seconds=max(0.0, (now - summary.started_at).total_seconds()),
+        lower_bound=folded.totals.lower_bound,
+    )
+
+
 def _write(scene: _Scene, run_id: str, facts: OpenRun | None, folded: Folded, pricing: Pricing) -> RunSummary:
+    summary = _summed_up(scene, run_id, facts, folded, pricing)
+    content = msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n"
+    scene.folder.replace(RUNS, f"{run_id}.json", content, writer=new_writer())
+    return summary
+
+
+def _summed_up(scene: _Scene, run_id: str, facts: OpenRun | None, folded: Folded, pricing: Pricing) -> RunSummary:
     before = scene.summary(run_id)
     told = before or facts
     name, tags, parent = ("", {}, None) if told is None else (told.name, told.tags, told.parent_run_id)
@@ -341,7 +377,7 @@ def _write(scene: _Scene, run_id: str, facts: OpenRun | None, folded: Folded, pr
         started_at = datetime.fromisoformat(f"{run_id[:15]}+00:00")
     ended_before = None if before is None else before.ended_at
     ended_at = max(moment for moment in (started_at, folded.ended_at, ended_before) if moment is not None)
-    summary = summed_up(
+    return summed_up(
         folded.totals,
         nested=folded.nested,
         run_id=run_id,
@@ -356,6 +392,3 @@ def _write(scene: _Scene, run_id: str, facts: OpenRun | None, folded: Folded, pr
         lost_records=0 if before is None else before.lost_records,
         cost=pricing(folded.totals),
     )
-    content = msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n"
-    scene.folder.replace(RUNS, f"{run_id}.json", content, writer=new_writer())
-    return summary

@@ -1,4 +1,4 @@
-"""The JSON Schemas of the two file formats, generated from the types that are written.
+"""The JSON Schemas of the files and of what the command prints, generated from the types that are written.
 
 They ship in the package as files; ``python -m token_callbacks.schemas`` writes them anew after a change of the types,
 and a test holds them to each other.
@@ -14,9 +14,17 @@ from typing import Any
 import msgspec
 
 from token_callbacks.records import SCHEMA_VERSION, CallRecord, RunSummary
+from token_callbacks.reports.shapes import CountedFiles, Report, RunList, ShownRun
 
-SHAPES: dict[str, type[msgspec.Struct]] = {"call": CallRecord, "run": RunSummary}
-"""``call`` is a line of ``calls-*.jsonl``, ``run`` is ``runs/<run_id>.json``."""
+SHAPES: dict[str, type[msgspec.Struct]] = {
+    "call": CallRecord,
+    "run": RunSummary,
+    "report": Report,
+    "runs": RunList,
+    "show": ShownRun,
+    "count": CountedFiles,
+}
+"""``call`` is a line of ``calls-*.jsonl``, ``run`` is ``runs/<run_id>.json``; the others are what a command prints."""
 
 
 def generated(shape: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The ``token-callbacks`` command."""
+"""``token-callbacks count``: the tokens of files, offline."""
 
 from __future__ import annotations
 
@@ -8,68 +8,11 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from token_callbacks.schemas import SHAPES, shipped
-
 if TYPE_CHECKING:
     from token_callbacks.counting.files import FileCount
-    from token_callbacks.prices import PriceBook
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="token-callbacks")
-def main() -> None:
-    """Read what LLM runs used, from the logs that token_callbacks writes."""
-
-
-@main.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False), default="token_logs")
-def recover(folder: str) -> None:
-    """Write the summaries of runs whose process died, from the lines in FOLDER (token_logs).
-
-    Runs of processes that live are left alone, and doing it twice changes nothing.
-
-    Example: token-callbacks recover /var/log/tokens
-    """
-    from token_callbacks.ledger import utc_now
-    from token_callbacks.prices import cost_of
-    from token_callbacks.recovery import recover as recovered
-
-    book = _price_book()
-    try:
-        done = recovered(folder, pricing=lambda totals: cost_of(totals.charges, book, now=utc_now()))
-    except OSError as error:
-        raise click.ClickException(f"{folder} cannot be recovered: {error}") from error
-    if done.is_busy:
-        raise click.ClickException("another process is recovering this folder: try again when it is done")
-    for summary in done.summaries:
-        calls = summary.calls.llm + summary.calls.embedding
-        click.echo(
-            f"{summary.run_id}  {summary.outcome}  {calls} calls  {summary.total_llm_tokens} LLM tokens"
-            f"  {summary.embedding_tokens} embedding tokens  {summary.name[:60]!r}"
-        )
-    click.echo(f"{len(done.summaries)} summaries written, {done.alive} runs go on")
-    if done.unreadable_lines:
-        click.echo(f"{done.unreadable_lines} lines could not be read", err=True)
-
-
-@main.command()
-@click.argument("shape", type=click.Choice(sorted(SHAPES)))
-def schema(shape: str) -> None:
-    """Print a JSON Schema: of a line in calls-*.jsonl ("call"), or of a file in runs/ ("run").
-
-    Example: token-callbacks schema run > run.schema.json
-    """
-    from rich.console import Console
-
-    text = shipped(shape)
-    console = Console()
-    if console.is_terminal:
-        console.print_json(text)
-    else:
-        click.echo(text, nl=False)
-
-
-@main.command()
+@click.command()
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("-m", "--model", default="gpt-4o", show_default=True, help="Whose tokens to count.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -90,27 +33,18 @@ def count(files: tuple[str, ...], model: str, as_json: bool) -> None:
     _print_counts(counted_files(files or ("-",), model), model, as_json=as_json)
 
 
-def _price_book() -> PriceBook:
-    from token_callbacks.errors import InvalidPrices
-    from token_callbacks.prices import PriceBook
-
-    try:
-        return PriceBook()
-    except InvalidPrices as error:
-        raise click.ClickException(str(error)) from error
-
-
 def _print_counts(counted: Iterable[FileCount], model: str, *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from token_callbacks.cli.pricing import price_book
     from token_callbacks.counting.files import prompt_price
     from token_callbacks.ledger import utc_now
     from token_callbacks.prices.costs import as_text
 
     files = list(counted)
     total, is_exact = sum(file.tokens for file in files), all(file.is_exact for file in files)
-    price = prompt_price(model, total, book=_price_book(), moment=utc_now())
+    price = prompt_price(model, total, book=price_book(), moment=utc_now())
     if as_json:
         told_price = price and {"amount": as_text(price.amount), "currency": price.currency, "source": price.source}
         told = {"model": model, "files": files, "tokens": total, "is_exact": is_exact, "prompt_price": told_price}

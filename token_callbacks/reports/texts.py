@@ -1,0 +1,58 @@
+"""Text that a terminal can be given: what a log holds may be anything, escape sequences and ten kilobytes included."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_JOINER = "\u200d"
+
+
+class Signs(NamedTuple):
+    """The signs that stand beside figures."""
+
+    at_least: str
+    about: str
+    unknown: str
+    cut: str
+    rule: str
+
+
+PRETTY = Signs(at_least="≥", about="~", unknown="\N{EN DASH}", cut="…", rule="─")
+PLAIN = Signs(at_least=">=", about="~", unknown="-", cut="...", rule="-")
+
+
+def signs_for(encoding: str | None) -> Signs:
+    """Choose the signs that an encoding can say; ``None`` is one that nobody knows."""
+    try:
+        "".join(PRETTY).encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return PLAIN
+    return PRETTY
+
+
+def readable(text: str, most: int | None = None, cut: str = PRETTY.cut) -> str:
+    """Make one line of a text that no terminal acts upon, of at most so many characters.
+
+    What does not print (escape sequences, newlines, marks that turn the direction of writing) is spelled as in Python.
+    Joiners between emoji are left out: terminals do not agree how wide the joined ones are.
+    """
+    start = text if most is None else text[: most + 1]
+    shown = "".join(_spelled(character) for character in start.replace(_JOINER, ""))
+    if most is None or (len(shown) <= most and len(text) <= most):
+        return shown
+    return shown[: max(0, most - len(cut))] + cut
+
+
+def fitted(text: str, cells: int, cut: str = PRETTY.cut) -> str:
+    """Cut a readable text where it is wider than so many cells of a terminal."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= cells:
+        return text
+    return set_cell_size(text, max(0, cells - cell_len(cut))).rstrip() + cut
+
+
+def _spelled(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -1,0 +1,97 @@
+"""A run as a tree: its steps, agents and calls, and the runs opened in it. Of the calls a few are kept, not all."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from datetime import datetime
+
+from token_callbacks.records import CallRecord, FourTotals, RunSummary
+from token_callbacks.reports.shapes import RunBranch, RunTree
+from token_callbacks.totals import Totals
+
+
+class _Branch:
+    """What is kept of one step and agent while the lines are read."""
+
+    __slots__ = ("_first", "_most", "_seen", "began", "totals")
+
+    def __init__(self, most: int) -> None:
+        self.totals = Totals()
+        self.began: datetime | None = None
+        self._most = most
+        self._first: list[tuple[float, int, CallRecord]] = []
+        self._seen = 0
+
+    def add(self, record: CallRecord) -> None:
+        self.totals.add(record)
+        self.began = min(self.began or record.started_at, record.started_at)
+        self._seen += 1
+        # A heap whose top is the latest of those kept: it goes when an earlier one comes.
+        kept = (-record.started_at.timestamp(), -self._seen, record)
+        if len(self._first) < self._most:
+            heapq.heappush(self._first, kept)
+        elif self._first:
+            heapq.heappushpop(self._first, kept)
+
+    def shaped(self, step: str | None, agent: str | None) -> RunBranch:
+        calls = [record for _, _, record in sorted(self._first, reverse=True, key=lambda kept: kept[:2])]
+        four: FourTotals = self.totals.four
+        return RunBranch(
+            step=step,
+            agent=agent,
+            embedding_tokens=four.embedding_tokens,
+            llm_prompt_tokens=four.llm_prompt_tokens,
+            llm_completion_tokens=four.llm_completion_tokens,
+            total_llm_tokens=four.total_llm_tokens,
+            calls=calls,
+            calls_left_out=self._seen - len(calls),
+        )
+
+
+def tree(run: RunSummary, *, runs: Iterable[RunSummary], records: Iterable[CallRecord], most_calls: int) -> RunTree:
+    """Make the tree of a run.
+
+    ``runs``: all there are, of which the nested ones are taken. ``most_calls``: how many calls of a step and agent
+    are kept, the earliest ones; their figures have all of them.
+    """
+    children: dict[str | None, list[RunSummary]] = {}
+    for other in runs:
+        children.setdefault(other.parent_run_id, []).append(other)
+    wanted = _family(run, children)
+    branches: dict[str, dict[tuple[str | None, str | None], _Branch]] = {run_id: {} for run_id in wanted}
+    for record in records:
+        if (of_run := branches.get(record.run_id)) is not None:
+            key = (record.step, record.agent)
+            branch = of_run.get(key)
+            if branch is None:
+                branch = of_run[key] = _Branch(most_calls)
+            branch.add(record)
+    return _shaped(run, wanted, children, branches)
+
+
+def _family(run: RunSummary, children: dict[str | None, list[RunSummary]]) -> dict[str, RunSummary]:
+    wanted = {run.run_id: run}
+    ahead = [run]
+    while ahead:
+        for child in children.get(ahead.pop().run_id, ()):
+            if child.run_id not in wanted:  # a file that somebody edited may name its own child as its parent
+                wanted[child.run_id] = child
+                ahead.append(child)
+    return wanted
+
+
+def _shaped(
+    run: RunSummary,
+    wanted: dict[str, RunSummary],
+    children: dict[str | None, list[RunSummary]],
+    branches: dict[str, dict[tuple[str | None, str | None], _Branch]],
+) -> RunTree:
+    del wanted[run.run_id]
+    ordered = sorted(branches[run.run_id].items(), key=lambda item: item[1].began or run.started_at)
+    nested = sorted(children.get(run.run_id, ()), key=lambda child: (child.started_at, child.run_id))
+    return RunTree(
+        run=run,
+        branches=[branch.shaped(*key) for key, branch in ordered],
+        nested=[_shaped(child, wanted, children, branches) for child in nested if child.run_id in wanted],
+    )
