@@ -113,7 +113,7 @@ class TokenCounter:
         if self._files is not None:
             _recover(self._files, self._pricing)
         self._ledger.join(self)
-        for framework in self.frameworks:
+        for framework in (*self.frameworks, *hooks.ABOVE):
             hooks.attach(framework)
         atexit.register(self.close)
 

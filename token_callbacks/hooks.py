@@ -124,7 +124,7 @@ UNDERNEATH = {
 ABOVE = {
     "lavague": Framework("lavague.core.agents", "token_callbacks.adapters.lavague"),
 }
-"""Programs that call the frameworks, and have runs and parts of their own: hooked by the counter made for them."""
+"""Programs that call the frameworks, and have runs and parts of their own."""
 
 _ALL = FRAMEWORKS | UNDERNEATH | ABOVE
 

@@ -638,3 +638,19 @@ def test_uninstalling_puts_lavagues_methods_back(counting: TokenCounter) -> None
 
     assert not any(hasattr(vars(WebAgent)[name], "__wrapped__") for name in ("run", "run_step"))
     assert not hasattr(WorldModel.get_instruction, "__wrapped__")
+
+
+def test_a_plain_counter_is_taken_as_it_is(  # noqa: PLR0917 - fixtures
+    server: Any, talk: Talk, log_dir: Path, memory: MemorySink, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who imports ``TokenCounter`` from the package itself, and hands it to an agent, has all the same."""
+    monkeypatch.chdir(tmp_path)
+    counter = token_callbacks.TokenCounter(log_dir=log_dir, sinks=[memory])
+    agent = paper_agent(server, tmp_path, counter)
+    agent.run(OBJECTIVE)
+    counter.close()
+    [summary] = own_runs(memory)
+
+    assert [row_of(step) for step in talk.steps(server.ledger)] == rows_of(agent)
+    assert {"world_model", "action_engine"} == set(groups(summary, "by_agent"))
+    assert summary.total_llm_tokens == sum(entry.prompt_tokens + entry.completion_tokens for entry in server.ledger)

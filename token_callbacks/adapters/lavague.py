@@ -3,6 +3,8 @@
     from token_callbacks.adapters.lavague import TokenCounter       # LaVague 0.2.24 to 0.2.35
     from token_callbacks.adapters.lavague import init_token_counter # LaVague 0.2.23
 
+A plain ``token_callbacks.TokenCounter`` that an agent is given is made the same.
+
 Facts about LaVague that shape this file (lavague-core 0.2.23 and 0.2.35; tests/lavague shows them):
 
 - From 0.2.24 on the agent calls ``process_token_usage`` once a step and unpacks what it returns; what that raises ends
@@ -253,9 +255,22 @@ class TokenCounter(counters.TokenCounter):
         for value in given:  # LaVague's positions changed between its releases; the types tell them apart
             if not isinstance(value, bool | str | None):
                 raise InvalidArgument(f"TokenCounter takes LaVague's log=True, or keyword arguments, not {value!r}")
-        self._is_logging = log or True in given
-        self._tallies: weakref.WeakKeyDictionary[Run, dict[_Key, _Tally]] = weakref.WeakKeyDictionary()
         super().__init__(**options)
+        self._serve_lavague(is_logging=log or True in given)
+
+    @classmethod
+    def made_of(cls, counter: counters.TokenCounter) -> TokenCounter:
+        """Make a plain counter one of these; it stays the same object, with its runs and its files."""
+        if not isinstance(counter, cls):
+            counter.__class__ = cls
+            assert isinstance(counter, cls)  # noqa: S101 - for the type checker
+            counter._serve_lavague(is_logging=False)  # noqa: SLF001 - it is one of these by now
+        return counter
+
+    def _serve_lavague(self, *, is_logging: bool) -> None:
+        self._is_logging = is_logging
+        self.take = self._ledger.shielded(self._take)
+        self._tallies: weakref.WeakKeyDictionary[Run, dict[_Key, _Tally]] = weakref.WeakKeyDictionary()
         self._prices = Prices(self._book)
         self._views = {
             "llm_token_counter": CountView(self, _LLM),
@@ -265,8 +280,7 @@ class TokenCounter(counters.TokenCounter):
         self._add_up = self._ledger.shielded(_add_up)
         self._spent_since = self._ledger.shielded(self._spent_on)
         self._forget_safely = self._ledger.shielded(self._forget)
-        hooks.attach("lavague")
-        if self._is_logging:
+        if is_logging:
             _log_to_stderr()
 
     # LaVague 0.2.24 to 0.2.35.
@@ -520,11 +534,13 @@ class _Installed:
         self._begin = ledger.shielded(_begin)
         self._end = ledger.shielded(_end)
         self._place_of = ledger.shielded(_place_of)
+        self._serve = ledger.shielded(TokenCounter.made_of)
         self.tell_apart = ledger.shielded(self._tell_apart)
         self._patches = hooks.Patches()
         self._wrapped: set[tuple[type, str]] = set()
         agents = sys.modules["lavague.core.agents"]
         kinds = (agents.WebAgent, agents.WorldModel, agents.ActionEngine)
+        self._wrap(kinds[0], ("__init__",), self._around_init)
         self._wrap(kinds[0], ("run",), self._around_run)
         self._wrap(kinds[0], ("_run_demo",), self._around_demo)
         self._wrap(kinds[0], ("run_step", "_run_step_gradio"), self._around_step)
@@ -559,6 +575,16 @@ class _Installed:
         self._wrap(type(action_engine), ACTION_ENGINE_METHODS, self._around_action_engine)
         for name in ("navigation_engine", "python_engine", "navigation_control"):
             self._wrap(type(part(action_engine, name)), ENGINE_METHODS, self._around_engine)
+
+    def _around_init(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def __init__(agent: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it takes its place
+            for given in (*args, *kwargs.values()):
+                if type(given) is counters.TokenCounter:
+                    self._serve(given)
+            original(agent, *args, **kwargs)
+
+        return __init__
 
     def _around_run(self, original: Any) -> Any:
         @functools.wraps(original)
