@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from token_callbacks.counting import Count, count_completion, count_embedding, count_prompt
 
 HELLO = {"role": "user", "content": "hello world"}
+NOTES = {"type": "json_schema", "json_schema": {"name": "memory_notes", "schema": {"type": "object"}}}
 TOOL = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
 
@@ -217,7 +218,29 @@ def test_output_schema_is_counted_without_what_is_taken_out(true_count: Callable
 
     count = count_prompt(model="gpt-4o", messages=[HELLO], response_format=response_format)
 
-    assert plain.tokens + true_count("o200k_base", text) + 8 == count.tokens
+    of_answer = true_count("o200k_base", "time") + 2
+    assert (plain.tokens + true_count("o200k_base", text) + 4 + of_answer, True, "o200k_base") == graded(count)
+
+
+def test_every_answer_names_its_output_schema(true_count: Callable[[str, str], int]) -> None:
+    """The schema's name stands with two tokens at every answer that is sent back, as at the one to come."""
+    answer = {"role": "assistant", "content": "hello"}
+    named = true_count("o200k_base", "memory_notes") + 2
+    first = count_prompt(model="gpt-4o", messages=[HELLO], response_format=NOTES)
+
+    second = count_prompt(model="gpt-4o", messages=[HELLO, answer], response_format=NOTES)
+
+    assert first.tokens + (3 + 1 + 1) + named == second.tokens
+
+
+def test_output_schema_beside_tools_is_not_named(true_count: Callable[[str, str], int]) -> None:
+    """With tools the next answer may be a call, so that the schema costs its text alone."""
+    text = '\n\n# Response Formats\n\n## memory_notes\n\n{"type":"object"}'
+    free = count_prompt(model="gpt-4o", messages=[HELLO], tools=[TOOL])
+
+    count = count_prompt(model="gpt-4o", messages=[HELLO], tools=[TOOL], response_format=NOTES)
+
+    assert free.tokens + true_count("o200k_base", text) == count.tokens
 
 
 def test_responses_count_their_items(true_count: Callable[[str, str], int]) -> None:

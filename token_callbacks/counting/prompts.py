@@ -35,8 +35,9 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     """What is added to a chat of the models whose name matches one of the globs, in tokens.
 
     ``joins_system``: tools and output schema stand behind the first system text, not in a message of their own.
-    ``tools`` and ``schema`` are added to their text in a message of their own, ``joined_*`` behind a system text.
-    ``forced`` comes with a tool that must be called, ``None``: nothing. ``sure_of`` names what recordings bear out.
+    ``tools`` and ``schema`` are added to their text in a message of their own, ``joined_tools`` behind a system text.
+    ``forced`` comes with a tool that must be called, ``answered`` with the name of the output schema wherever the model
+    answers in it; ``None``: nothing, no name either. ``sure_of`` names what recordings bear out.
     """
 
     name: str
@@ -50,8 +51,7 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     joined_tools: int = -1
     undescribed_tools: int = 0
     schema: int = 4
-    joined_schema: int = 4
-    union_in_schema: int = 3
+    answered: int | None = None
     forced: int | None = None
     call: int = 7
     result: int = 5
@@ -62,19 +62,21 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
 
 CLASSIC = ("gpt-4*", "gpt-3.5*", "gpt-35*", "chatgpt-4o*")
 
+CHAT_2024 = PromptRule(
+    name="openai-chat-2024",
+    as_of="2026-07",
+    globs=CLASSIC,
+    apis=("chat",),
+    joins_system=True,
+    tools=3,
+    answered=2,
+    forced=7,
+    sure_of=("tools", "calls", "results", "parallel", "schema"),
+)
+
 RULES = (
-    # 130 of 133 recorded first turns with tools, 93 of 98 round trips; 72 of 92 output schemas, which are not sure.
-    PromptRule(
-        name="openai-chat-2024",
-        as_of="2026-07",
-        globs=CLASSIC,
-        apis=("chat",),
-        joins_system=True,
-        tools=3,
-        schema=8,
-        forced=7,
-        sure_of=("tools", "calls", "results", "parallel"),
-    ),
+    # 130 of 133 recorded first turns with tools, 93 of 98 round trips, 84 of 92 output schemas.
+    CHAT_2024,
     # What the 81 tokens are that come with tools is not known: 40 of 46 recordings.
     PromptRule(
         name="openai-chat-gpt-5",
@@ -128,10 +130,11 @@ RULES = (
         heading="",
         breaks_unions=False,
         tools=6,
+        schema=0,
         sure_of=("tools",),
     ),
 )
-"""The first row that matches counts; a model that none matches counts by the first row, and is never sure."""
+"""The first row that matches counts; a model that none matches counts as gpt-4o, and is never sure."""
 
 
 class Extras(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,7 +166,7 @@ def chat_tokens(
 ) -> ChatTokens:
     """Count a chat of OpenAI-shaped messages, or of the Responses API's items, with what is sent beside it."""
     rule = prompt_rule_of(name, api)
-    chat = _Chat(rule or RULES[0], chat_rule, count, name=name)
+    chat = _Chat(rule or CHAT_2024, chat_rule, count, name=name)
     for message in messages:
         chat.take(message)
     if messages:
@@ -185,6 +188,7 @@ class _Chat:
         self._count = count
         self._model = name
         self._system: str | None = None
+        self._answers = 0
         self._called: dict[str, str] = {}
         self._awaited: dict[str, list[str]] = {}
         self._results: list[list[str]] = []
@@ -214,6 +218,7 @@ class _Chat:
             self.tokens += self._chat_rule.message_tokens + self._count(_header(message))
             self._take_content(content)
             self._check(message, content)
+            self._answers += field(message, "role") == "assistant"
             if calls:
                 self._note("text beside calls", is_sure=False)
         if calls:
@@ -298,18 +303,20 @@ class _Chat:
             self.is_sure = self.is_sure and rendered.is_sure
             self._take_choice(extras.tool_choice, tools)
         if is_told(extras.schema):
-            schema = rendered_schema(extras.schema)
-            added.append(schema.text)
-            self.tokens += (rule.joined_schema if joins else rule.schema) + rule.union_in_schema * schema.unions
+            added.append(rendered_schema(extras.schema))
+            self.tokens += 0 if joins or tools else rule.schema
+            self._take_answers(text_of(field(extras.schema, "name")), is_next=not tools)
             self._note("schema")
-            if tools or self.kinds & {"calls", "parallel"} or is_told(field(extras.schema, "description")):
-                self.is_sure = False
         text = "\n\n".join(added)
         if text and joins:
             system = self._system or ""
             self.tokens += self._count(f"{system}\n\n{text}") - self._count(system)
         elif text:
             self.tokens += self._count(text)
+
+    def _take_answers(self, name: str, *, is_next: bool) -> None:
+        if self._rule.answered is not None:
+            self.tokens += (self._answers + is_next) * (self._count(name) + self._rule.answered)
 
     def _take_choice(self, choice: object, tools: Sequence[object]) -> None:
         forced = field(choice, "function")

@@ -6,8 +6,6 @@ taken out, titles, descriptions and references stay. The heading is that of http
 
 from collections.abc import Mapping
 
-import msgspec
-
 from token_callbacks.counting.texts import compact_json, field, text_of
 
 TAKEN_OUT = ("required", "additionalProperties", "default", "minimum", "maximum", "maxItems", "minItems")
@@ -17,21 +15,13 @@ NAMES_BELOW = ("properties", "$defs", "definitions")
 MOST_LEVELS = 32
 
 
-class RenderedSchema(msgspec.Struct, frozen=True, kw_only=True):
-    """The text of an output schema, and how many unions (``anyOf``) are in it."""
-
-    text: str
-    unions: int
-
-
-def rendered_schema(schema: object) -> RenderedSchema:
+def rendered_schema(schema: object) -> str:
     """Render what stands under ``json_schema`` in a chat's response format, or the format of the Responses API."""
     body = field(schema, "schema")
     kept = _without(body, level=0) if isinstance(body, Mapping) else {}
     description = text_of(field(schema, "description"))
     comment = f"// {description}\n" if description else ""
-    text = f"# Response Formats\n\n## {text_of(field(schema, 'name'))}\n\n{comment}{compact_json(kept)}"
-    return RenderedSchema(text=text, unions=_unions(kept, level=0))
+    return f"# Response Formats\n\n## {text_of(field(schema, 'name'))}\n\n{comment}{compact_json(kept)}"
 
 
 def _without(value: object, *, level: int, is_names: bool = False) -> object:
@@ -46,12 +36,3 @@ def _without(value: object, *, level: int, is_names: bool = False) -> object:
     if isinstance(value, list | tuple):
         return [_without(below, level=level + 1) for below in value]
     return value
-
-
-def _unions(value: object, *, level: int) -> int:
-    if level > MOST_LEVELS:
-        return 0
-    if isinstance(value, Mapping):
-        own = 1 if isinstance(value.get("anyOf"), list) else 0
-        return own + sum(_unions(below, level=level + 1) for below in value.values())
-    return sum(_unions(below, level=level + 1) for below in value) if isinstance(value, list) else 0
