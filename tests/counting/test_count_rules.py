@@ -243,6 +243,25 @@ def test_output_schema_beside_tools_is_not_named(true_count: Callable[[str, str]
     assert free.tokens + true_count("o200k_base", text) == count.tokens
 
 
+@pytest.mark.parametrize(("model", "dash"), [("gpt-4o-mini", "\\u2014"), ("gpt-4o", "—")])
+def test_json_for_a_mini_is_escaped(model: str, dash: str, true_count: Callable[[str, str], int]) -> None:
+    """Output schemas and results of parallel calls have what is not ASCII escaped for gpt-4o-mini, not for gpt-4o."""
+    schema = {"type": "json_schema", "json_schema": {"name": "time", "schema": {"description": "noon —"}}}
+    calls = {"role": "assistant", "tool_calls": [{**CALL, "id": "c1"}, {**CALL, "id": "c2"}]}
+    results = [{"role": "tool", "tool_call_id": name, "content": text} for name, text in (("c1", "—"), ("c2", "5"))]
+    plain = count_prompt(model=model, messages=[HELLO]).tokens
+    called = count_prompt(model=model, messages=[HELLO, calls]).tokens
+    of_schema = true_count("o200k_base", f'# Response Formats\n\n## time\n\n{{"description":"noon {dash}"}}')
+    of_name = true_count("o200k_base", "time") + 2
+
+    with_schema = count_prompt(model=model, messages=[HELLO], response_format=schema)
+    with_results = count_prompt(model=model, messages=[HELLO, calls, *results])
+
+    assert plain + of_schema + 4 + of_name == with_schema.tokens
+    assert called + true_count("o200k_base", f'["{dash}", 5]') + 11 == with_results.tokens
+    assert (model == "gpt-4o-mini", False) == (with_schema.exact, with_results.exact)
+
+
 def test_responses_count_their_items(true_count: Callable[[str, str], int]) -> None:
     """Items of the Responses API are counted by its own constants."""
     items = [HELLO, {"type": "function_call", "call_id": "c1", "name": "clock", "arguments": "{}"}]

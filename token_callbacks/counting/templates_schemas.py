@@ -15,13 +15,18 @@ NAMES_BELOW = ("properties", "$defs", "definitions")
 MOST_LEVELS = 32
 
 
-def rendered_schema(schema: object) -> str:
-    """Render what stands under ``json_schema`` in a chat's response format, or the format of the Responses API."""
+def rendered_schema(schema: object, *, escapes: bool = False) -> str:
+    """Render what stands under ``json_schema`` in a chat's response format, or the format of the Responses API.
+
+    `escapes` is how gpt-4o-mini reads what is not ASCII.
+    """
     body = field(schema, "schema")
     kept = _without(body, level=0) if isinstance(body, Mapping) else {}
     description = text_of(field(schema, "description"))
     comment = f"// {description}\n" if description else ""
-    return f"# Response Formats\n\n## {text_of(field(schema, 'name'))}\n\n{comment}{compact_json(kept)}"
+    return (
+        f"# Response Formats\n\n## {text_of(field(schema, 'name'))}\n\n{comment}{compact_json(kept, escapes=escapes)}"
+    )
 
 
 def _without(value: object, *, level: int, is_names: bool = False) -> object:
