@@ -194,6 +194,16 @@ def test_a_call_and_its_result_are_counted(true_count: Callable[[str, str], int]
     assert (plain.tokens + of_call + of_result, True, "o200k_base") == graded(count)
 
 
+def test_a_call_may_tell_who_calls(true_count: Callable[[str, str], int]) -> None:
+    """The name of a message that holds calls alone is read with its role, as that of any other."""
+    call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    unnamed = count_prompt(model="gpt-4o", messages=[HELLO, call])
+
+    count = count_prompt(model="gpt-4o", messages=[HELLO, {**call, "name": "time_keeper"}])
+
+    assert unnamed.tokens + true_count("o200k_base", "assistant:time_keeper") - 1 == count.tokens
+
+
 def test_parallel_calls_are_one_message(true_count: Callable[[str, str], int]) -> None:
     """Several calls of one message are one call of a list, and their results one list too."""
     plain = count_prompt(model="gpt-4o", messages=[HELLO])
