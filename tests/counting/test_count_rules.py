@@ -328,6 +328,15 @@ def test_tool_call_shapes_count_the_same(call: dict[str, Any]) -> None:
     assert expected == count_completion(model="gpt-4o", text="", tool_calls=[call])
 
 
+def test_models_of_2023_frame_their_calls_with_four_tokens() -> None:
+    """A call of gpt-4-0613 costs three tokens less, in the answer and when it is sent back."""
+    message = {"role": "assistant", "tool_calls": [CALL]}
+    answers = [count_completion(model=model, text="", tool_calls=[CALL]) for model in ("gpt-4-turbo", "gpt-4-0613")]
+    prompts = [count_prompt(model=model, messages=[HELLO, message]) for model in ("gpt-4-turbo", "gpt-4-0613")]
+
+    assert [3, 3] == [newer.tokens - older.tokens for newer, older in (answers, prompts)]
+
+
 def test_answer_to_a_request_with_tools_counts_one_more() -> None:
     """OpenAI counts a token more in an answer where tools were offered."""
     count = count_completion(model="gpt-4o", text="hello world", tools=[TOOL])

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from token_callbacks.counting.images import image_tokens
-from token_callbacks.counting.models import ChatRule
+from token_callbacks.counting.models import OLDER_CALLS, ChatRule
 from token_callbacks.counting.templates_schemas import rendered_schema
 from token_callbacks.counting.templates_tools import rendered_tools
 from token_callbacks.counting.texts import (
@@ -38,7 +38,7 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     ``tools`` and ``schema`` are added to their text in a message of their own, ``joined_tools`` behind a system text.
     ``forced`` comes with a tool that must be called, ``answered`` with the name of the output schema wherever the model
     answers in it; ``None``: nothing, no name either. ``escapes``: what is not ASCII is escaped in JSON that
-    the server writes. ``sure_of`` names what recordings bear out.
+    the server writes. ``is_older``: tools are rendered without titles. ``sure_of`` names what recordings bear out.
     """
 
     name: str
@@ -54,6 +54,7 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = 4
     answered: int | None = None
     escapes: bool = False
+    is_older: bool = False
     forced: int | None = None
     call: int = 7
     result: int = 5
@@ -77,9 +78,15 @@ CHAT_2024 = PromptRule(
 )
 # Recorded with gpt-4o-mini from 2025-10 to 2026-02; gpt-4o did not escape from 2026-03 on, so it may be the day.
 CHAT_MINI = msgspec.structs.replace(CHAT_2024, name="openai-chat-mini", globs=("gpt-4o-mini*",), escapes=True)
+# Thirteen of 14 answers with calls, one of one prompt with a call, and two of two with titles were counted so.
+CHAT_2023 = msgspec.structs.replace(
+    CHAT_2024, name="openai-chat-2023", globs=OLDER_CALLS, is_older=True, call=4, sure_of=("tools",)
+)
+
 RULES = (
-    # 130 of 133 recorded first turns with tools, 97 of 98 round trips, 92 of 92 output schemas.
+    # 131 of 133 recorded first turns with tools, 98 of 98 round trips, 92 of 92 output schemas.
     CHAT_MINI,
+    CHAT_2023,
     CHAT_2024,
     # What the 81 tokens are that come with tools is not known: 40 of 46 recordings.
     PromptRule(
@@ -302,7 +309,7 @@ class _Chat:
         added: list[str] = []
         rule, joins = self._rule, self._rule.joins_system and self._system is not None
         if tools:
-            rendered = rendered_tools(tools, breaks_unions=rule.breaks_unions)
+            rendered = rendered_tools(tools, breaks_unions=rule.breaks_unions, is_older=rule.is_older)
             added.append(rule.heading + rendered.text)
             self.tokens += rule.joined_tools if joins else rule.tools
             self.tokens += 0 if rendered.is_described else rule.undescribed_tools

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from token_callbacks.counting.models import OLDER_CALLS
 from token_callbacks.counting.texts import field, is_told, items_of, part_text, text_of, texts_of, tool_call_texts
 
 
@@ -209,6 +210,7 @@ REASONING = ("gpt-5*", "o[134]*", "azure/gpt-5*", "azure/o[134]*")
 # server answered is not to be seen: the rows are of 2026-07. A tool that had to be called costs its arguments alone.
 ANSWERS = (
     AnswerRule(globs=OLDER, as_of="2024-01", apis=("chat",)),
+    AnswerRule(globs=OLDER_CALLS, as_of="2026-07", apis=("chat",), with_tools=1, call=4, parallel=10, sure_of=SEEN),
     AnswerRule(globs=CLASSIC, as_of="2026-07", apis=("chat",), with_tools=1, call=7, parallel=10, sure_of=SEEN),
     AnswerRule(
         globs=AZURE_CLASSIC, as_of="2026-03", apis=("chat",), end=1, with_tools=1, call=8, parallel=11, sure_of=SEEN
