@@ -337,6 +337,14 @@ def test_models_of_2023_frame_their_calls_with_four_tokens() -> None:
     assert [3, 3] == [newer.tokens - older.tokens for newer, older in (answers, prompts)]
 
 
+def test_one_call_that_the_server_wrote_anew_is_a_list_of_one(true_count: Callable[[str, str], int]) -> None:
+    """Arguments with blanks come out of a list of calls: models write none in a call alone."""
+    call = {"function": {"name": "clock", "arguments": '{"a": 1, "b": 2}'}}
+    text = '{"tool_uses":[{"recipient_name":"functions.clock","parameters":{"a":1,"b":2}}]}'
+
+    assert true_count("o200k_base", text) + 10 == count_completion(model="gpt-4o", text="", tool_calls=[call]).tokens
+
+
 def test_answer_to_a_request_with_tools_counts_one_more() -> None:
     """OpenAI counts a token more in an answer where tools were offered."""
     count = count_completion(model="gpt-4o", text="hello world", tools=[TOOL])

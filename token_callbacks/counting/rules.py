@@ -4,6 +4,7 @@ A count is exact where the rule is known to give the provider's own figure. Else
 that recordings gave it (``bands``), or a lower bound where some of what the provider counted is not to be seen.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -125,11 +126,21 @@ def _answering(model: str | None) -> str:
 
 def _calls_tokens(calls: Sequence[object], rule: AnswerRule, vocabulary: Counting, *, is_forced: bool) -> int:
     named = [(texts[0], "".join(texts[1:])) for texts in map(tool_call_texts, calls)]
-    if len(named) > 1 and rule.parallel:
+    if rule.parallel and not is_forced and (len(named) > 1 or _is_rewritten(named[0][1])):
         return vocabulary.count(parallel_calls_text(named)) + rule.parallel
     if is_forced and rule.call:
         return sum(vocabulary.count(arguments) for _, arguments in named)
     return sum(vocabulary.count(name) + vocabulary.count(arguments) + rule.call for name, arguments in named)
+
+
+def _is_rewritten(arguments: str) -> bool:
+    """Tell whether one call came as a list of one: models write ``{"a":1}``, OpenAI's server ``{"a": 1}``."""
+    if ": " not in arguments:
+        return False
+    try:
+        return arguments == json.dumps(json.loads(arguments), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return False
 
 
 def count_embedding(
