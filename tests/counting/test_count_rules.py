@@ -272,15 +272,37 @@ def test_json_for_a_mini_is_escaped(model: str, dash: str, true_count: Callable[
     assert (model == "gpt-4o-mini", False) == (with_schema.exact, with_results.exact)
 
 
-def test_responses_count_their_items(true_count: Callable[[str, str], int]) -> None:
-    """Items of the Responses API are counted by its own constants."""
-    items = [HELLO, {"type": "function_call", "call_id": "c1", "name": "clock", "arguments": "{}"}]
-    plain = count_prompt(model="gpt-4o", messages=[HELLO], api="responses")
-    added = true_count("o200k_base", "functions.clock") + true_count("o200k_base", "{}") + 7
+@pytest.mark.parametrize(("model", "frame"), [("gpt-4.1", 5), ("gpt-5", 11), ("o4-mini", 11), ("gpt-5.6", 14)])
+def test_responses_count_their_items(model: str, frame: int, true_count: Callable[[str, str], int]) -> None:
+    """A call of the Responses API counts its arguments as they came, with a frame of its own."""
+    item = {"type": "function_call", "call_id": "c1", "name": "clock", "arguments": '{"a": "noon or so"}'}
+    plain = count_prompt(model=model, messages=[HELLO], api="responses")
+    added = true_count("o200k_base", "functions.clock") + true_count("o200k_base", item["arguments"]) + frame
 
-    count = count_prompt(model="gpt-4o", messages=items, api="responses")
+    count = count_prompt(model=model, messages=[HELLO, item], api="responses")
 
     assert (plain.tokens + added, False) == (count.tokens, count.exact)
+
+
+def test_call_with_the_id_of_the_server_costs_more() -> None:
+    """A call that is sent back with the id of its item costs three tokens more behind the Responses API."""
+    item = {"type": "function_call", "call_id": "c1", "name": "clock", "arguments": "{}"}
+    without = count_prompt(model="gpt-4.1", messages=[HELLO, item], api="responses")
+
+    count = count_prompt(model="gpt-4.1", messages=[HELLO, {**item, "id": "fc_1"}], api="responses")
+
+    assert without.tokens + 3 == count.tokens
+
+
+@pytest.mark.parametrize(("api", "model", "more"), [("responses", "gpt-5", 2), ("responses", "gpt-4.1", 0)])
+def test_answers_of_reasoning_models_name_their_channel(api: str, model: str, more: int) -> None:
+    """An answer that is sent back counts two tokens more, of the channel that harmony writes it to."""
+    answer = {"role": "assistant", "content": "hello world"}
+    plain = count_prompt(model=model, messages=[HELLO, HELLO], api=api)
+
+    count = count_prompt(model=model, messages=[HELLO, answer], api=api)
+
+    assert plain.tokens + more == count.tokens
 
 
 def test_tools_behind_a_gateway_are_not_exact() -> None:

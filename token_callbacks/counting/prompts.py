@@ -38,7 +38,8 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     ``tools`` and ``schema`` are added to their text in a message of their own, ``joined_tools`` behind a system text.
     ``forced`` comes with a tool that must be called, ``answered`` with the name of the output schema wherever the model
     answers in it; ``None``: nothing, no name either. ``escapes``: what is not ASCII is escaped in JSON that
-    the server writes. ``is_older``: tools are rendered without titles. ``sure_of`` names what recordings bear out.
+    the server writes. ``is_older``: tools are rendered without titles. ``answer`` is added to an answer
+    that is sent back, ``stored_call`` to a call with the server's id of it. ``sure_of`` names what recordings bear out.
     """
 
     name: str
@@ -57,7 +58,9 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     is_older: bool = False
     forced: int | None = None
     call: int = 7
+    stored_call: int = 0
     result: int = 5
+    answer: int = 0
     parallel_calls: int = 9
     parallel_results: int = 11
     sure_of: tuple[str, ...] = ()
@@ -81,6 +84,23 @@ CHAT_MINI = msgspec.structs.replace(CHAT_2024, name="openai-chat-mini", globs=("
 # Thirteen of 14 answers with calls, one of one prompt with a call, and two of two with titles were counted so.
 CHAT_2023 = msgspec.structs.replace(
     CHAT_2024, name="openai-chat-2023", globs=OLDER_CALLS, is_older=True, call=4, sure_of=("tools",)
+)
+RESPONSES_GPT_5 = PromptRule(
+    name="openai-responses-gpt-5",
+    as_of="2026-07",
+    globs=("gpt-5*",),
+    apis=("responses",),
+    heading="",
+    breaks_unions=False,
+    tools=9,
+    undescribed_tools=-1,
+    schema=0,
+    call=11,
+    answer=2,
+    sure_of=("tools", "schema"),
+)
+RESPONSES_NEWER = msgspec.structs.replace(
+    RESPONSES_GPT_5, name="openai-responses-gpt-5.4", globs=("gpt-5.[4-9]*",), call=14
 )
 
 RULES = (
@@ -115,24 +135,15 @@ RULES = (
         apis=("responses",),
         heading="",
         breaks_unions=False,
-        tools=3,  # 19 of 24: gpt-4o's server added some 200 tokens, or took 20 off, in 2025
+        tools=3,  # 19 of 24: gpt-4o's server added 18 to 220 tokens in 2025-03
         schema=1,
         forced=7,
+        call=5,
+        stored_call=3,
         sure_of=("schema",),
     ),
-    PromptRule(
-        name="openai-responses-gpt-5",
-        as_of="2026-07",
-        globs=("gpt-5*",),
-        apis=("responses",),
-        heading="",
-        breaks_unions=False,
-        tools=9,
-        undescribed_tools=-1,
-        schema=0,
-        call=13,
-        sure_of=("tools", "schema"),
-    ),
+    RESPONSES_NEWER,
+    RESPONSES_GPT_5,
     PromptRule(
         name="openai-responses-o",
         as_of="2026-07",
@@ -142,6 +153,8 @@ RULES = (
         breaks_unions=False,
         tools=6,
         schema=0,
+        call=11,
+        answer=2,
         sure_of=("tools",),
     ),
 )
@@ -229,7 +242,9 @@ class _Chat:
             self.tokens += self._chat_rule.message_tokens + self._count(_header(message))
             self._take_content(content)
             self._check(message, content)
-            self._answers += field(message, "role") == "assistant"
+            is_answer = field(message, "role") == "assistant"
+            self._answers += is_answer
+            self.tokens += self._rule.answer if is_answer and is_told(content) else 0
             if calls:
                 self._note("text beside calls", is_sure=False)
         elif is_told(field(message, "name")):
@@ -264,12 +279,13 @@ class _Chat:
     # --- calls of tools, and their results
 
     def _take_calls(self, calls: Sequence[object]) -> None:
-        named = [(_name_of(call), _compact(_arguments_of(call))) for call in calls]
+        named = [(_name_of(call), self._arguments(call)) for call in calls]
         for call, (name, _) in zip(calls, named, strict=True):
             self._called[_id_of(call)] = name
         if len(named) == 1:
             name, arguments = named[0]
             self.tokens += self._count(f"functions.{name}") + self._count(arguments) + self._rule.call
+            self.tokens += self._rule.stored_call if is_told(field(calls[0], "id")) else 0
             self._note("calls")
             return
         self.tokens += self._count(parallel_calls_text(named)) + self._rule.parallel_calls
@@ -277,6 +293,10 @@ class _Chat:
         self._results.append(together)
         self._awaited.update((_id_of(call), together) for call in calls)
         self._note("parallel")
+
+    def _arguments(self, call: object) -> str:
+        text = _arguments_of(call)
+        return text if field(call, "type") in CALL_ITEMS else _compact(text)
 
     def _take_result(self, message: object) -> None:
         output = field(message, "output")
