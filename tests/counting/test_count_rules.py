@@ -305,6 +305,28 @@ def test_answers_of_reasoning_models_name_their_channel(api: str, model: str, mo
     assert plain.tokens + more == count.tokens
 
 
+REASONING = {"type": "reasoning", "encrypted_content": "A" * 2640}
+
+
+@pytest.mark.parametrize(
+    ("items", "more", "is_lower_bound"),
+    [
+        ([HELLO, REASONING], 400 - 134, False),
+        ([HELLO, {"type": "reasoning", "encrypted_content": "AAAA"}], 0, False),
+        ([HELLO, {"type": "reasoning", "summary": []}], 0, True),
+        ([REASONING, HELLO], 0, False),
+    ],
+)
+def test_reasoning_since_the_last_question_is_read_again(items: Any, more: int, is_lower_bound: bool) -> None:
+    """Encrypted reasoning is estimated by its length, reasoning that the provider keeps makes a lower bound."""
+    plain = count_prompt(model="gpt-5", messages=[HELLO], api="responses")
+
+    count = count_prompt(model="gpt-5", messages=items, api="responses")
+
+    assert (plain.tokens + more, is_lower_bound) == (count.tokens, count.is_lower_bound)
+    assert count.exact == (items[0] is REASONING)
+
+
 def test_tools_behind_a_gateway_are_not_exact() -> None:
     """A gateway may send tools otherwise than OpenAI's own API does."""
     assert not count_prompt(model="openrouter/openai/gpt-4o", messages=[HELLO], tools=[TOOL]).exact

@@ -30,6 +30,13 @@ SYSTEM_ROLES = ("system", "developer")
 CALL_ITEMS = ("function_call", "custom_tool_call")
 RESULT_ITEMS = ("function_call_output", "custom_tool_call_output")
 
+REASONING_CHARACTERS, REASONING_ENVELOPE = 6.6, 134
+"""Characters of ``encrypted_content`` for each token, and what its envelope looks like in tokens.
+
+Base64 of ciphertext grows with what is in it. Fitted to 16 recorded round trips: left out one by one, the prompts are
+7 % off in the mean.
+"""
+
 
 class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     """What is added to a chat of the models whose name matches one of the globs, in tokens.
@@ -170,10 +177,14 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatTokens(msgspec.Struct, frozen=True, kw_only=True):
-    """The tokens of a chat; `kinds` are what it holds beside plain text, `is_sure` whether all of it is known."""
+    """The tokens of a chat; `kinds` are what it holds beside plain text, `is_sure` whether all of it is known.
+
+    `is_lower_bound`: it holds reasoning that stands with the provider.
+    """
 
     tokens: int
     is_sure: bool
+    is_lower_bound: bool
     kinds: frozenset[str]
 
 
@@ -196,8 +207,14 @@ def chat_tokens(
     if messages:
         chat.tokens += chat_rule.priming_tokens
     chat.settle_results()
+    chat.settle_reasoning()
     chat.take_extras(extras)
-    return ChatTokens(tokens=chat.tokens, is_sure=chat.is_sure and rule is not None, kinds=frozenset(chat.kinds))
+    return ChatTokens(
+        tokens=chat.tokens,
+        is_sure=chat.is_sure and rule is not None,
+        is_lower_bound=chat.is_lower_bound,
+        kinds=frozenset(chat.kinds),
+    )
 
 
 class _Chat:
@@ -206,6 +223,7 @@ class _Chat:
     def __init__(self, rule: PromptRule, chat_rule: ChatRule, count: Callable[[str], int], *, name: str) -> None:
         self.tokens = 0
         self.is_sure = True
+        self.is_lower_bound = False
         self.kinds: set[str] = set()
         self._rule = rule
         self._chat_rule = chat_rule
@@ -216,6 +234,7 @@ class _Chat:
         self._called: dict[str, str] = {}
         self._awaited: dict[str, list[str]] = {}
         self._results: list[list[str]] = []
+        self._reasoning: list[object] = []
 
     def take(self, message: object) -> None:
         """Add a message, or an item of the Responses API."""
@@ -225,8 +244,10 @@ class _Chat:
         elif kind in RESULT_ITEMS or role in ("tool", "function"):
             self._take_result(message)
         elif kind == "reasoning":
-            self._note("reasoning", is_sure=False)
+            self._reasoning.append(message)
         else:
+            if role == "user":  # what was thought before it is not read again
+                self._reasoning.clear()
             self._take_message(message)
 
     def _note(self, kind: str, *, is_sure: bool | None = None) -> None:
@@ -320,6 +341,14 @@ class _Chat:
                 values = [_value_of(text) for text in together]
                 self.is_sure = self.is_sure and _json(values, escapes=False).isascii()
                 self.tokens += self._count(_json(values, escapes=self._rule.escapes)) + self._rule.parallel_results
+
+    def settle_reasoning(self) -> None:
+        """Add the reasoning that is read again: by the length of what is encrypted, or not, as a lower bound."""
+        for item in self._reasoning:
+            length = len(text_of(field(item, "encrypted_content")))
+            self.tokens += max(0, round(length / REASONING_CHARACTERS) - REASONING_ENVELOPE)
+            self.is_lower_bound = self.is_lower_bound or length == 0
+            self._note("reasoning", is_sure=False)
 
     # --- what stands beside the messages
 

@@ -62,7 +62,7 @@ def count_prompt(
         return _counted(tokens, Figure.TEXT_PROMPT, family, vocabulary, is_plain=is_plain, kinds=kinds)
     chat = items_of(messages)
     name = bare_name(model) if isinstance(model, str) else ""
-    template = template_of(name)
+    template, is_lower_bound = template_of(name), False
     if template is not None:
         tokens, kinds = template.tokens(chat, tools, schema, lambda text: COUNTS.count(vocabulary, text))
         is_sure = False
@@ -76,9 +76,10 @@ def count_prompt(
             count=lambda text: COUNTS.count(vocabulary, text),
         )
         tokens, kinds = found.tokens, found.kinds | ({"responses"} if found.kinds and api == "responses" else set())
-        is_sure = found.is_sure and (not kinds or _is_direct(model))
+        is_sure, is_lower_bound = found.is_sure and (not kinds or _is_direct(model)), found.is_lower_bound
     is_plain = len(chat) > 0 and is_sure and not any(has_forced_cut(text) for text in _all_texts(chat))
-    return _counted(tokens, Figure.CHAT_PROMPT, family, vocabulary, is_plain=is_plain, kinds=kinds)
+    counted = _counted(tokens, Figure.CHAT_PROMPT, family, vocabulary, is_plain=is_plain, kinds=kinds)
+    return msgspec.structs.replace(counted, is_lower_bound=is_lower_bound) if is_lower_bound else counted
 
 
 def count_completion(
