@@ -81,8 +81,10 @@ class _Renderer:
         if not isinstance(schema, Mapping) or not field(schema, "properties"):
             yield f"type {name} = () => any;"
             return
+        above = "" if self._breaks_unions else "".join(f"{line}\n" for line in _comment(schema.get("description")))
+        self.is_sure = self.is_sure and not (self._breaks_unions and schema.get("description"))
         self._definitions = {**_mapping(schema, "definitions"), **_mapping(schema, "$defs")}
-        yield f"type {name} = (_: {self._object(schema, level=0)}) => any;"
+        yield f"type {name} = (_: {above}{self._object(schema, level=0)}) => any;"
 
     def _object(self, schema: Mapping[str, object], *, level: int) -> str:
         properties = _mapping(schema, "properties")
@@ -92,7 +94,7 @@ class _Renderer:
         parts = [self._property(name, value, name in required, level=level) for name, value in properties.items()]
         if not self._is_older and not any(part.comments or part.end != "," or "{\n" in part.kind for part in parts):
             return f"{{ {', '.join(part.in_line for part in parts)} }}"
-        own = self._comments(schema) if level == 0 else self._title(schema)
+        own = self._comments(schema) if level == 0 and self._breaks_unions else self._title(schema)
         lines = [*own]
         for part in parts:
             gap = "" if part.kind.startswith("\n") else " "
