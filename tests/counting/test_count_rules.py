@@ -194,6 +194,17 @@ def test_a_call_and_its_result_are_counted(true_count: Callable[[str, str], int]
     assert (plain.tokens + of_call + of_result, True, "o200k_base") == graded(count)
 
 
+def test_results_for_gpt_5_stand_without_blanks(true_count: Callable[[str, str], int]) -> None:
+    """The list of parallel results is compact JSON for gpt-5, as its calls are."""
+    calls = {"role": "assistant", "tool_calls": [{**CALL, "id": "c1"}, {**CALL, "id": "c2"}]}
+    results = [{"role": "tool", "tool_call_id": name, "content": text} for name, text in (("c1", "7"), ("c2", "5"))]
+    called = count_prompt(model="gpt-5", messages=[HELLO, calls])
+
+    count = count_prompt(model="gpt-5", messages=[HELLO, calls, *results])
+
+    assert called.tokens + true_count("o200k_base", "[7,5]") + 12 == count.tokens
+
+
 def test_a_call_may_tell_who_calls(true_count: Callable[[str, str], int]) -> None:
     """The name of a message that holds calls alone is read with its role, as that of any other."""
     call = {"role": "assistant", "content": None, "tool_calls": [CALL]}

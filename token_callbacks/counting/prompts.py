@@ -45,7 +45,8 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     ``tools`` and ``schema`` are added to their text in a message of their own, ``joined_tools`` behind a system text.
     ``forced`` comes with a tool that must be called, ``answered`` with the name of the output schema wherever the model
     answers in it; ``None``: nothing, no name either. ``escapes``: what is not ASCII is escaped in JSON that
-    the server writes. ``is_older``: tools are rendered without titles. ``answer`` is added to an answer
+    the server writes. ``is_older``: tools are rendered without titles. ``results_gap`` stands
+    behind the commas in a list of results. ``answer`` is added to an answer
     that is sent back, ``stored_call`` to a call with the server's id of it. ``sure_of`` names what recordings bear out.
     """
 
@@ -70,6 +71,7 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     answer: int = 0
     parallel_calls: int = 9
     parallel_results: int = 11
+    results_gap: str = " "
     sure_of: tuple[str, ...] = ()
 
 
@@ -125,6 +127,8 @@ RULES = (
         undescribed_tools=-1,
         call=13,
         parallel_calls=14,
+        parallel_results=12,
+        results_gap="",
         sure_of=("tools", "calls", "results", "parallel"),
     ),
     PromptRule(
@@ -133,6 +137,7 @@ RULES = (
         globs=("o[134]*",),
         apis=("chat",),
         tools=4,
+        call=13,
         sure_of=("tools",),
     ),
     PromptRule(
@@ -339,8 +344,8 @@ class _Chat:
         for together in self._results:
             if together:
                 values = [_value_of(text) for text in together]
-                self.is_sure = self.is_sure and _json(values, escapes=False).isascii()
-                self.tokens += self._count(_json(values, escapes=self._rule.escapes)) + self._rule.parallel_results
+                self.is_sure = self.is_sure and _json(values, CHAT_2024).isascii()
+                self.tokens += self._count(_json(values, self._rule)) + self._rule.parallel_results
 
     def settle_reasoning(self) -> None:
         """Add the reasoning that is read again: by the length of what is encrypted, or not, as a lower bound."""
@@ -434,9 +439,10 @@ def _value_of(text: str) -> object:
         return text
 
 
-def _json(values: Sequence[object], *, escapes: bool) -> str:
+def _json(values: Sequence[object], rule: PromptRule) -> str:
+    gap = rule.results_gap
     try:
-        return json.dumps(values, ensure_ascii=escapes)
+        return json.dumps(values, ensure_ascii=rule.escapes, separators=(f",{gap}", f":{gap}"))
     except (TypeError, ValueError, RecursionError):
         return ""
 
