@@ -198,7 +198,7 @@ class AnswerRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SEEN = frozenset({"tools"})
-"""Of calls, 113 of 153 recorded answers are counted to the token, which is not sure."""
+"""Of calls, 130 of 153 recorded answers are counted to the token, which is not sure."""
 
 
 CLASSIC = ("gpt-4*", "gpt-3.5*", "gpt-35*", "chatgpt-4o*")
@@ -245,7 +245,8 @@ ANSWERS = (
     AnswerRule(globs=("*gemini*",), as_of="2026-07", call=-3),
     AnswerRule(globs=("*nova-*",), as_of="2026-07", end=2, call=11),
     # Nobody has their vocabulary in a small package; citations are counted and not to be seen.
-    AnswerRule(globs=("*command*",), as_of="2026-07", factor=1.03, end=2),
+    # The factor makes the sum of 29 recorded texts right, also of each that was left out of the fit.
+    AnswerRule(globs=("*command*",), as_of="2026-07", factor=1.044, end=2),
     AnswerRule(globs=("*grok*",), as_of="2026-07", call=12, hides_reasoning=True),
     AnswerRule(globs=("*",), as_of="2026-11"),
 )
