@@ -75,7 +75,8 @@ def count_prompt(
             chat_rule=family.chat_rule,
             count=lambda text: COUNTS.count(vocabulary, text),
         )
-        tokens, kinds = found.tokens, found.kinds | ({"responses"} if found.kinds and api == "responses" else set())
+        is_of_responses = api == "responses" and not (found.is_sure and not found.kinds)
+        tokens, kinds = found.tokens, found.kinds | ({"responses"} if is_of_responses else set())
         is_sure, is_lower_bound = found.is_sure and (not kinds or _is_direct(model)), found.is_lower_bound
     is_plain = len(chat) > 0 and is_sure and not any(has_forced_cut(text) for text in _all_texts(chat))
     counted = _counted(tokens, Figure.CHAT_PROMPT, family, vocabulary, is_plain=is_plain, kinds=kinds)
