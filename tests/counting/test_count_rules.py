@@ -254,6 +254,13 @@ def test_every_answer_names_its_output_schema(true_count: Callable[[str, str], i
     assert first.tokens + (3 + 1 + 1) + named == second.tokens
 
 
+def test_output_schema_with_a_keyword_that_was_not_recorded_is_not_exact() -> None:
+    """Whether a pattern is read by the model is not known."""
+    schema = {"type": "json_schema", "json_schema": {"name": "time", "schema": {"type": "string", "pattern": "^1"}}}
+
+    assert not count_prompt(model="gpt-4o", messages=[HELLO], response_format=schema).exact
+
+
 def test_output_schema_beside_tools_is_not_named(true_count: Callable[[str, str], int]) -> None:
     """With tools the next answer may be a call, so that the schema costs its text alone."""
     text = '\n\n# Response Formats\n\n## memory_notes\n\n{"type":"object"}'

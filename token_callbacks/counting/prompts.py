@@ -12,7 +12,7 @@ import msgspec
 
 from token_callbacks.counting.images import image_tokens
 from token_callbacks.counting.models import OLDER_CALLS, ChatRule
-from token_callbacks.counting.templates_schemas import rendered_schema
+from token_callbacks.counting.templates_schemas import is_seen, rendered_schema
 from token_callbacks.counting.templates_tools import rendered_tools
 from token_callbacks.counting.texts import (
     compact_json,
@@ -384,7 +384,7 @@ class _Chat:
             self.tokens += 0 if joins or tools else rule.schema
             self._take_answers(text_of(field(extras.schema, "name")), is_next=not tools)
             self._note("schema")
-            self.is_sure = self.is_sure and (rule.escapes or added[-1].isascii())
+            self.is_sure = self.is_sure and is_seen(added[-1]) and (rule.escapes or added[-1].isascii())
         text = "\n\n".join(added)
         if text and joins:
             system = self._system or ""

@@ -12,6 +12,12 @@ TAKEN_OUT = ("required", "additionalProperties", "default", "minimum", "maximum"
 NAMES_BELOW = ("properties", "$defs", "definitions")
 """Keywords that hold names of the user's own, which are no keywords."""
 
+UNSEEN = (
+    *("pattern", "format", "oneOf", "allOf", "not", "multipleOf", "minLength", "maxLength", "uniqueItems", "examples"),
+    *("exclusiveMinimum", "exclusiveMaximum", "minProperties", "maxProperties", "prefixItems"),
+)
+"""Keywords that no recorded output schema had: whether they stay is not known."""
+
 MOST_LEVELS = 32
 
 
@@ -27,6 +33,11 @@ def rendered_schema(schema: object, *, escapes: bool = False) -> str:
     return (
         f"# Response Formats\n\n## {text_of(field(schema, 'name'))}\n\n{comment}{compact_json(kept, escapes=escapes)}"
     )
+
+
+def is_seen(rendered: str) -> bool:
+    """Tell whether a rendered schema holds only what recordings have shown; a property may be named like a keyword."""
+    return not any(f'"{word}":' in rendered for word in UNSEEN)
 
 
 def _without(value: object, *, level: int, is_names: bool = False) -> object:
