@@ -9,13 +9,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from token_callbacks.records import Operation, Outcome, Provenance, Sources, Usage
 from token_callbacks.servers import server_for
 from token_callbacks.usage import Reading
+
+if TYPE_CHECKING:
+    from token_callbacks.counting import Count
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +28,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     tools: Sequence[Mapping[str, Any]] = ()
     response_format: Mapping[str, Any] | None = None
     tool_choice: Any = None
+    is_continued: bool = False
+    """Earlier turns stand with the provider and are not among the messages."""
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,7 +246,7 @@ def _prompt_figure(told: int | None, model: str | None, sent: Prompt | None, api
         tool_choice=sent.tool_choice,
         api=api,
     )
-    return _Figure(count.tokens, _grade(count.exact), count.method, count.error_band)
+    return _graded(count, is_part=sent.is_continued)
 
 
 def _completion_figure(  # noqa: PLR0917 - told to nobody but the above
@@ -270,8 +275,7 @@ def _counted_completion(model: str | None, back: Completion, sent: Prompt | None
     count = count_completion(
         model=model, text=back.text, tool_calls=back.tool_calls, tools=tools, tool_choice=choice, api=api
     )
-    grade = Provenance.PARTIAL if count.is_lower_bound else _grade(count.exact)
-    return _Figure(count.tokens, grade, count.method, None if count.is_lower_bound else count.error_band)
+    return _graded(count)
 
 
 _BOTH_REPORTED = Sources(prompt=Provenance.REPORTED, completion=Provenance.REPORTED)
@@ -284,6 +288,12 @@ def _sources(outcome: Outcome, **sources: Any) -> Sources:
 def _api(operation: Operation) -> str:
     """Name the API by whose rules is counted."""
     return "responses" if operation is Operation.RESPONSES else "chat"
+
+
+def _graded(count: Count, *, is_part: bool = False) -> _Figure:
+    if count.is_lower_bound or is_part:
+        return _Figure(count.tokens, Provenance.PARTIAL, count.method)
+    return _Figure(count.tokens, _grade(count.exact), count.method, count.error_band)
 
 
 def _grade(is_exact: bool) -> Provenance:

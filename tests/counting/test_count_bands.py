@@ -35,6 +35,11 @@ def test_estimate_has_a_band() -> None:
     assert count_completion(model="claude-sonnet-4-5", text="hello world").error_band == 0.27
 
 
+def test_responses_have_a_band_of_their_own() -> None:
+    """What the Responses API's server added to gpt-4o's chats once is wider than what a chat is off."""
+    assert count_prompt(model="gpt-4o", messages=[HELLO], api="responses").error_band == 0.8
+
+
 def test_widest_band_counts() -> None:
     """Of all that a prompt holds, the least certain decides."""
     assert band_of("claude", "claude", Figure.CHAT_PROMPT, frozenset({"tools", "odd"})) == LOOSEST

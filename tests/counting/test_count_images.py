@@ -52,6 +52,13 @@ def test_image_elsewhere_is_not_sure() -> None:
     assert not counted.is_sure
 
 
+def test_image_of_a_rule_without_a_recording_is_not_sure() -> None:
+    """What the documentation says of gpt-5.6 did not come true in the one recording there is."""
+    counted = image_tokens(_part(_png(32, 64)), name="gpt-5.6")
+
+    assert ImageTokens(tokens=3, is_sure=False) == counted
+
+
 def test_text_is_no_image() -> None:
     """A text part has no image tokens."""
     assert image_tokens({"type": "text", "text": "hello"}, name="gpt-4o") is None

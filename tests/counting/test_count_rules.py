@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from token_callbacks.counting import Count, count_completion, count_embedding, count_prompt
 
 HELLO = {"role": "user", "content": "hello world"}
+NOTES = {"type": "json_schema", "json_schema": {"name": "memory_notes", "schema": {"type": "object"}}}
 TOOL = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
 
@@ -193,6 +194,27 @@ def test_a_call_and_its_result_are_counted(true_count: Callable[[str, str], int]
     assert (plain.tokens + of_call + of_result, True, "o200k_base") == graded(count)
 
 
+def test_results_for_gpt_5_stand_without_blanks(true_count: Callable[[str, str], int]) -> None:
+    """The list of parallel results is compact JSON for gpt-5, as its calls are."""
+    calls = {"role": "assistant", "tool_calls": [{**CALL, "id": "c1"}, {**CALL, "id": "c2"}]}
+    results = [{"role": "tool", "tool_call_id": name, "content": text} for name, text in (("c1", "7"), ("c2", "5"))]
+    called = count_prompt(model="gpt-5", messages=[HELLO, calls])
+
+    count = count_prompt(model="gpt-5", messages=[HELLO, calls, *results])
+
+    assert called.tokens + true_count("o200k_base", "[7,5]") + 12 == count.tokens
+
+
+def test_a_call_may_tell_who_calls(true_count: Callable[[str, str], int]) -> None:
+    """The name of a message that holds calls alone is read with its role, as that of any other."""
+    call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    unnamed = count_prompt(model="gpt-4o", messages=[HELLO, call])
+
+    count = count_prompt(model="gpt-4o", messages=[HELLO, {**call, "name": "time_keeper"}])
+
+    assert unnamed.tokens + true_count("o200k_base", "assistant:time_keeper") - 1 == count.tokens
+
+
 def test_parallel_calls_are_one_message(true_count: Callable[[str, str], int]) -> None:
     """Several calls of one message are one call of a list, and their results one list too."""
     plain = count_prompt(model="gpt-4o", messages=[HELLO])
@@ -217,18 +239,118 @@ def test_output_schema_is_counted_without_what_is_taken_out(true_count: Callable
 
     count = count_prompt(model="gpt-4o", messages=[HELLO], response_format=response_format)
 
-    assert plain.tokens + true_count("o200k_base", text) + 8 == count.tokens
+    of_answer = true_count("o200k_base", "time") + 2
+    assert (plain.tokens + true_count("o200k_base", text) + 4 + of_answer, True, "o200k_base") == graded(count)
 
 
-def test_responses_count_their_items(true_count: Callable[[str, str], int]) -> None:
-    """Items of the Responses API are counted by its own constants."""
-    items = [HELLO, {"type": "function_call", "call_id": "c1", "name": "clock", "arguments": "{}"}]
-    plain = count_prompt(model="gpt-4o", messages=[HELLO], api="responses")
-    added = true_count("o200k_base", "functions.clock") + true_count("o200k_base", "{}") + 7
+def test_every_answer_names_its_output_schema(true_count: Callable[[str, str], int]) -> None:
+    """The schema's name stands with two tokens at every answer that is sent back, as at the one to come."""
+    answer = {"role": "assistant", "content": "hello"}
+    named = true_count("o200k_base", "memory_notes") + 2
+    first = count_prompt(model="gpt-4o", messages=[HELLO], response_format=NOTES)
 
-    count = count_prompt(model="gpt-4o", messages=items, api="responses")
+    second = count_prompt(model="gpt-4o", messages=[HELLO, answer], response_format=NOTES)
 
-    assert (plain.tokens + added, False) == (count.tokens, count.exact)
+    assert first.tokens + (3 + 1 + 1) + named == second.tokens
+
+
+def test_output_schema_with_a_keyword_that_was_not_recorded_is_not_exact() -> None:
+    """Whether a pattern is read by the model is not known."""
+    schema = {"type": "json_schema", "json_schema": {"name": "time", "schema": {"type": "string", "pattern": "^1"}}}
+
+    assert not count_prompt(model="gpt-4o", messages=[HELLO], response_format=schema).exact
+
+
+def test_output_schema_beside_tools_is_not_named(true_count: Callable[[str, str], int]) -> None:
+    """With tools the next answer may be a call, so that the schema costs its text alone."""
+    text = '\n\n# Response Formats\n\n## memory_notes\n\n{"type":"object"}'
+    free = count_prompt(model="gpt-4o", messages=[HELLO], tools=[TOOL])
+
+    count = count_prompt(model="gpt-4o", messages=[HELLO], tools=[TOOL], response_format=NOTES)
+
+    assert free.tokens + true_count("o200k_base", text) == count.tokens
+
+
+@pytest.mark.parametrize(("model", "dash"), [("gpt-4o-mini", "\\u2014"), ("gpt-4o", "—")])
+def test_json_for_a_mini_is_escaped(model: str, dash: str, true_count: Callable[[str, str], int]) -> None:
+    """Output schemas and results of parallel calls have what is not ASCII escaped for gpt-4o-mini, not for gpt-4o."""
+    schema = {"type": "json_schema", "json_schema": {"name": "time", "schema": {"description": "noon —"}}}
+    calls = {"role": "assistant", "tool_calls": [{**CALL, "id": "c1"}, {**CALL, "id": "c2"}]}
+    results = [{"role": "tool", "tool_call_id": name, "content": text} for name, text in (("c1", "—"), ("c2", "5"))]
+    plain = count_prompt(model=model, messages=[HELLO]).tokens
+    called = count_prompt(model=model, messages=[HELLO, calls]).tokens
+    of_schema = true_count("o200k_base", f'# Response Formats\n\n## time\n\n{{"description":"noon {dash}"}}')
+    of_name = true_count("o200k_base", "time") + 2
+
+    with_schema = count_prompt(model=model, messages=[HELLO], response_format=schema)
+    with_results = count_prompt(model=model, messages=[HELLO, calls, *results])
+
+    assert plain + of_schema + 4 + of_name == with_schema.tokens
+    assert called + true_count("o200k_base", f'["{dash}", 5]') + 11 == with_results.tokens
+    assert (model == "gpt-4o-mini", False) == (with_schema.exact, with_results.exact)
+
+
+@pytest.mark.parametrize(("model", "frame"), [("gpt-4.1", 5), ("gpt-5", 11), ("o4-mini", 11), ("gpt-5.6", 14)])
+def test_responses_count_their_items(model: str, frame: int, true_count: Callable[[str, str], int]) -> None:
+    """A call of the Responses API counts its arguments as they came, with a frame of its own."""
+    item = {"type": "function_call", "call_id": "c1", "name": "clock", "arguments": '{"a": "noon or so"}'}
+    plain = count_prompt(model=model, messages=[HELLO], api="responses")
+    added = true_count("o200k_base", "functions.clock") + true_count("o200k_base", item["arguments"]) + frame
+
+    count = count_prompt(model=model, messages=[HELLO, item], api="responses")
+
+    assert (plain.tokens + added, model == "gpt-4.1") == (count.tokens, count.exact)
+
+
+def test_call_with_the_id_of_the_server_costs_more() -> None:
+    """A call that is sent back with the id of its item costs three tokens more behind the Responses API."""
+    item = {"type": "function_call", "call_id": "c1", "name": "clock", "arguments": "{}"}
+    without = count_prompt(model="gpt-4.1", messages=[HELLO, item], api="responses")
+
+    count = count_prompt(model="gpt-4.1", messages=[HELLO, {**item, "id": "fc_1"}], api="responses")
+
+    assert without.tokens + 3 == count.tokens
+
+
+@pytest.mark.parametrize(("api", "model", "more"), [("responses", "gpt-5", 2), ("responses", "gpt-4.1", 0)])
+def test_answers_of_reasoning_models_name_their_channel(api: str, model: str, more: int) -> None:
+    """An answer that is sent back counts two tokens more, of the channel that harmony writes it to."""
+    answer = {"role": "assistant", "content": "hello world"}
+    plain = count_prompt(model=model, messages=[HELLO, HELLO], api=api)
+
+    count = count_prompt(model=model, messages=[HELLO, answer], api=api)
+
+    assert plain.tokens + more == count.tokens
+
+
+@pytest.mark.parametrize(("model", "exact"), [("gpt-4.1", True), ("gpt-4o-mini", True), ("gpt-4o", False)])
+def test_servers_that_counted_otherwise_are_not_exact(model: str, exact: bool) -> None:
+    """The Responses API added tokens to gpt-4o's chats in 2025-03; the other models' were right from the first day."""
+    count = count_prompt(model=model, messages=[HELLO], tools=[TOOL], api="responses")
+
+    assert (exact, exact) == (count.exact, count_prompt(model=model, messages=[HELLO], api="responses").exact)
+
+
+REASONING = {"type": "reasoning", "encrypted_content": "A" * 2640}
+
+
+@pytest.mark.parametrize(
+    ("items", "more", "is_lower_bound"),
+    [
+        ([HELLO, REASONING], 400 - 134, False),
+        ([HELLO, {"type": "reasoning", "encrypted_content": "AAAA"}], 0, False),
+        ([HELLO, {"type": "reasoning", "summary": []}], 0, True),
+        ([REASONING, HELLO], 0, False),
+    ],
+)
+def test_reasoning_since_the_last_question_is_read_again(items: Any, more: int, is_lower_bound: bool) -> None:
+    """Encrypted reasoning is estimated by its length, reasoning that the provider keeps makes a lower bound."""
+    plain = count_prompt(model="gpt-5", messages=[HELLO], api="responses")
+
+    count = count_prompt(model="gpt-5", messages=items, api="responses")
+
+    assert (plain.tokens + more, is_lower_bound) == (count.tokens, count.is_lower_bound)
+    assert count.exact == (items[0] is REASONING)
 
 
 def test_tools_behind_a_gateway_are_not_exact() -> None:
@@ -274,6 +396,23 @@ def test_tool_call_shapes_count_the_same(call: dict[str, Any]) -> None:
     expected = count_completion(model="gpt-4o", text="", tool_calls=[CALL])
 
     assert expected == count_completion(model="gpt-4o", text="", tool_calls=[call])
+
+
+def test_models_of_2023_frame_their_calls_with_four_tokens() -> None:
+    """A call of gpt-4-0613 costs three tokens less, in the answer and when it is sent back."""
+    message = {"role": "assistant", "tool_calls": [CALL]}
+    answers = [count_completion(model=model, text="", tool_calls=[CALL]) for model in ("gpt-4-turbo", "gpt-4-0613")]
+    prompts = [count_prompt(model=model, messages=[HELLO, message]) for model in ("gpt-4-turbo", "gpt-4-0613")]
+
+    assert [3, 3] == [newer.tokens - older.tokens for newer, older in (answers, prompts)]
+
+
+def test_one_call_that_the_server_wrote_anew_is_a_list_of_one(true_count: Callable[[str, str], int]) -> None:
+    """Arguments with blanks come out of a list of calls: models write none in a call alone."""
+    call = {"function": {"name": "clock", "arguments": '{"a": 1, "b": 2}'}}
+    text = '{"tool_uses":[{"recipient_name":"functions.clock","parameters":{"a":1,"b":2}}]}'
+
+    assert true_count("o200k_base", text) + 10 == count_completion(model="gpt-4o", text="", tool_calls=[call]).tokens
 
 
 def test_answer_to_a_request_with_tools_counts_one_more() -> None:

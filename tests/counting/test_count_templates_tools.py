@@ -63,6 +63,26 @@ def test_schema_that_holds_itself_is_cut() -> None:
     assert not rendered_tools([tool], breaks_unions=True).is_sure
 
 
+def test_description_of_all_parameters_stands_above_them() -> None:
+    """Behind the Responses API, as in harmony, it is a comment in front of the object; in chats none was recorded."""
+    parameters = {"description": "D", "properties": {"a": {"type": "string", "description": "E"}}}
+    tools = [{"name": "f", "parameters": parameters}]
+
+    responses, chat = (rendered_tools(tools, breaks_unions=breaks_unions) for breaks_unions in (False, True))
+
+    assert "type f = (_: // D\n{\n// E\na?: string,\n}) => any;" in responses.text
+    assert (True, False) == (responses.is_sure, chat.is_sure)
+
+
+def test_models_of_2023_read_no_titles() -> None:
+    """A property is a line of its own there, with or without a comment, and a title is none."""
+    parameters = {"type": "object", "properties": {"a": {"type": "string", "title": "T"}}}
+
+    text = rendered_tools([{"name": "f", "parameters": parameters}], breaks_unions=True, is_older=True).text
+
+    assert "type f = (_: {\na?: string,\n}) => any;" in text
+
+
 @pytest.mark.parametrize("tool", [None, 7, {}, {"type": "web_search"}, {"name": "f", "parameters": {"properties": 3}}])
 def test_odd_tools_are_no_error(tool: Any) -> None:
     """Whatever stands among the tools, there is a text."""

@@ -98,6 +98,7 @@ class LiteLLMEvidence:
             "tools": _dicts(part(options, "tools")),
             "tool_choice": part(options, "tool_choice"),
             "response_format": part(options, "response_format"),
+            "is_continued": bool(part(options, "previous_response_id") or part(options, "conversation")),
         }
         """What a prompt has beside the messages."""
         self.response: Any = None

@@ -119,6 +119,9 @@ class LlmEvidence:
             "tools": part(sent, "tools") or (),
             "tool_choice": part(sent, "tool_choice"),
             "response_format": part(sent, "response_format"),
+            "is_continued": bool(
+                part(sent, "previous_response_id") or part(start.model_dict, "track_previous_responses")
+            ),
         }
         if isinstance(start, LLMChatStartEvent):
             return Prompt(messages=[_message(message) for message in start.messages], **offered)

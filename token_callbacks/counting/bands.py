@@ -32,7 +32,7 @@ _ROWS = (
     (
         "o200k_base",
         PROMPT,
-        {"": 0.24, "tools": 0.07, "calls": 0.07, "results": 0.07, "parallel": 0.07, "schema": 0.02, "responses": 0.75},
+        {"": 0.24, "tools": 0.07, "calls": 0.04, "results": 0.04, "parallel": 0.04, "schema": 0.01, "responses": 0.8},
     ),
     (
         "cl100k_base",
@@ -40,8 +40,8 @@ _ROWS = (
         {"": 0.24, "tools": 0.12, "calls": 0.14, "results": 0.14, "parallel": 0.14, "schema": 0.09, "responses": 0.75},
     ),
     ("*", TEXT_PROMPT, {"": 0.13}),
-    ("o200k_base", COMPLETION, {"": 0.07, "tools": 0.44, "calls": 0.17}),
-    ("cl100k_base", COMPLETION, {"": 0.18, "tools": 0.18, "calls": 0.57}),
+    ("o200k_base", COMPLETION, {"": 0.07, "tools": 0.44, "calls": 0.05}),
+    ("cl100k_base", COMPLETION, {"": 0.18, "tools": 0.18, "calls": 0.03}),
     ("claude", PROMPT, {"": 0.13, "tools": 0.43, "calls": 0.43, "results": 0.43}),
     ("claude", COMPLETION, {"": 0.27, "tools": 0.18, "calls": 0.84}),
     ("claude_opus_4_7", PROMPT, {"": 0.13, "tools": 0.43, "calls": 0.43, "results": 0.43}),

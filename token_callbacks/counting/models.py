@@ -44,6 +44,12 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     registration: Registration | None = None
 
 
+OLDER_CALLS = (
+    *("gpt-4", "gpt-4-0[36]1[34]", "gpt-4-32k*"),
+    *("gpt-3.5-turbo-0613", "gpt-3.5-turbo-16k*", "gpt-35-turbo-0613", "gpt-35-turbo-16k*"),
+)
+"""The models of 2023, which write calls and read tools in a way of their own; the bare names stand for them, too."""
+
 REASONING_CHAT = ChatRule(message_tokens=3, priming_tokens=2)
 
 FAMILIES = (

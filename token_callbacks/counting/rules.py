@@ -4,6 +4,7 @@ A count is exact where the rule is known to give the provider's own figure. Else
 that recordings gave it (``bands``), or a lower bound where some of what the provider counted is not to be seen.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ def count_prompt(
         return _counted(tokens, Figure.TEXT_PROMPT, family, vocabulary, is_plain=is_plain, kinds=kinds)
     chat = items_of(messages)
     name = bare_name(model) if isinstance(model, str) else ""
-    template = template_of(name)
+    template, is_lower_bound = template_of(name), False
     if template is not None:
         tokens, kinds = template.tokens(chat, tools, schema, lambda text: COUNTS.count(vocabulary, text))
         is_sure = False
@@ -74,10 +75,12 @@ def count_prompt(
             chat_rule=family.chat_rule,
             count=lambda text: COUNTS.count(vocabulary, text),
         )
-        tokens, kinds = found.tokens, found.kinds | ({"responses"} if found.kinds and api == "responses" else set())
-        is_sure = found.is_sure and (not kinds or _is_direct(model))
+        is_of_responses = api == "responses" and not (found.is_sure and not found.kinds)
+        tokens, kinds = found.tokens, found.kinds | ({"responses"} if is_of_responses else set())
+        is_sure, is_lower_bound = found.is_sure and (not kinds or _is_direct(model)), found.is_lower_bound
     is_plain = len(chat) > 0 and is_sure and not any(has_forced_cut(text) for text in _all_texts(chat))
-    return _counted(tokens, Figure.CHAT_PROMPT, family, vocabulary, is_plain=is_plain, kinds=kinds)
+    counted = _counted(tokens, Figure.CHAT_PROMPT, family, vocabulary, is_plain=is_plain, kinds=kinds)
+    return msgspec.structs.replace(counted, is_lower_bound=is_lower_bound) if is_lower_bound else counted
 
 
 def count_completion(
@@ -125,11 +128,21 @@ def _answering(model: str | None) -> str:
 
 def _calls_tokens(calls: Sequence[object], rule: AnswerRule, vocabulary: Counting, *, is_forced: bool) -> int:
     named = [(texts[0], "".join(texts[1:])) for texts in map(tool_call_texts, calls)]
-    if len(named) > 1 and rule.parallel:
+    if rule.parallel and not is_forced and (len(named) > 1 or _is_rewritten(named[0][1])):
         return vocabulary.count(parallel_calls_text(named)) + rule.parallel
     if is_forced and rule.call:
         return sum(vocabulary.count(arguments) for _, arguments in named)
     return sum(vocabulary.count(name) + vocabulary.count(arguments) + rule.call for name, arguments in named)
+
+
+def _is_rewritten(arguments: str) -> bool:
+    """Tell whether one call came as a list of one: models write ``{"a":1}``, OpenAI's server ``{"a": 1}``."""
+    if ": " not in arguments:
+        return False
+    try:
+        return arguments == json.dumps(json.loads(arguments), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return False
 
 
 def count_embedding(

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from token_callbacks.counting.models import OLDER_CALLS
 from token_callbacks.counting.texts import field, is_told, items_of, part_text, text_of, texts_of, tool_call_texts
 
 
@@ -197,7 +198,7 @@ class AnswerRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SEEN = frozenset({"tools"})
-"""Of calls, 113 of 153 recorded answers are counted to the token, which is not sure."""
+"""Of calls, 130 of 153 recorded answers are counted to the token, which is not sure."""
 
 
 CLASSIC = ("gpt-4*", "gpt-3.5*", "gpt-35*", "chatgpt-4o*")
@@ -209,6 +210,7 @@ REASONING = ("gpt-5*", "o[134]*", "azure/gpt-5*", "azure/o[134]*")
 # server answered is not to be seen: the rows are of 2026-07. A tool that had to be called costs its arguments alone.
 ANSWERS = (
     AnswerRule(globs=OLDER, as_of="2024-01", apis=("chat",)),
+    AnswerRule(globs=OLDER_CALLS, as_of="2026-07", apis=("chat",), with_tools=1, call=4, parallel=10, sure_of=SEEN),
     AnswerRule(globs=CLASSIC, as_of="2026-07", apis=("chat",), with_tools=1, call=7, parallel=10, sure_of=SEEN),
     AnswerRule(
         globs=AZURE_CLASSIC, as_of="2026-03", apis=("chat",), end=1, with_tools=1, call=8, parallel=11, sure_of=SEEN
@@ -243,7 +245,8 @@ ANSWERS = (
     AnswerRule(globs=("*gemini*",), as_of="2026-07", call=-3),
     AnswerRule(globs=("*nova-*",), as_of="2026-07", end=2, call=11),
     # Nobody has their vocabulary in a small package; citations are counted and not to be seen.
-    AnswerRule(globs=("*command*",), as_of="2026-07", factor=1.03, end=2),
+    # The factor makes the sum of 29 recorded texts right, also of each that was left out of the fit.
+    AnswerRule(globs=("*command*",), as_of="2026-07", factor=1.044, end=2),
     AnswerRule(globs=("*grok*",), as_of="2026-07", call=12, hides_reasoning=True),
     AnswerRule(globs=("*",), as_of="2026-11"),
 )

@@ -6,32 +6,38 @@ taken out, titles, descriptions and references stay. The heading is that of http
 
 from collections.abc import Mapping
 
-import msgspec
-
 from token_callbacks.counting.texts import compact_json, field, text_of
 
 TAKEN_OUT = ("required", "additionalProperties", "default", "minimum", "maximum", "maxItems", "minItems")
 NAMES_BELOW = ("properties", "$defs", "definitions")
 """Keywords that hold names of the user's own, which are no keywords."""
 
+UNSEEN = (
+    *("pattern", "format", "oneOf", "allOf", "not", "multipleOf", "minLength", "maxLength", "uniqueItems", "examples"),
+    *("exclusiveMinimum", "exclusiveMaximum", "minProperties", "maxProperties", "prefixItems"),
+)
+"""Keywords that no recorded output schema had: whether they stay is not known."""
+
 MOST_LEVELS = 32
 
 
-class RenderedSchema(msgspec.Struct, frozen=True, kw_only=True):
-    """The text of an output schema, and how many unions (``anyOf``) are in it."""
+def rendered_schema(schema: object, *, escapes: bool = False) -> str:
+    """Render what stands under ``json_schema`` in a chat's response format, or the format of the Responses API.
 
-    text: str
-    unions: int
-
-
-def rendered_schema(schema: object) -> RenderedSchema:
-    """Render what stands under ``json_schema`` in a chat's response format, or the format of the Responses API."""
+    `escapes` is how gpt-4o-mini reads what is not ASCII.
+    """
     body = field(schema, "schema")
     kept = _without(body, level=0) if isinstance(body, Mapping) else {}
     description = text_of(field(schema, "description"))
     comment = f"// {description}\n" if description else ""
-    text = f"# Response Formats\n\n## {text_of(field(schema, 'name'))}\n\n{comment}{compact_json(kept)}"
-    return RenderedSchema(text=text, unions=_unions(kept, level=0))
+    return (
+        f"# Response Formats\n\n## {text_of(field(schema, 'name'))}\n\n{comment}{compact_json(kept, escapes=escapes)}"
+    )
+
+
+def is_seen(rendered: str) -> bool:
+    """Tell whether a rendered schema holds only what recordings have shown; a property may be named like a keyword."""
+    return not any(f'"{word}":' in rendered for word in UNSEEN)
 
 
 def _without(value: object, *, level: int, is_names: bool = False) -> object:
@@ -46,12 +52,3 @@ def _without(value: object, *, level: int, is_names: bool = False) -> object:
     if isinstance(value, list | tuple):
         return [_without(below, level=level + 1) for below in value]
     return value
-
-
-def _unions(value: object, *, level: int) -> int:
-    if level > MOST_LEVELS:
-        return 0
-    if isinstance(value, Mapping):
-        own = 1 if isinstance(value.get("anyOf"), list) else 0
-        return own + sum(_unions(below, level=level + 1) for below in value.values())
-    return sum(_unions(below, level=level + 1) for below in value) if isinstance(value, list) else 0

@@ -27,10 +27,13 @@ class Rendered(msgspec.Struct, frozen=True, kw_only=True):
     is_described: bool
 
 
-def rendered_tools(tools: object, *, breaks_unions: bool) -> Rendered:
-    """Render the tools, in one of OpenAI's shapes; `breaks_unions` is how the chat API writes ``string | null``."""
+def rendered_tools(tools: object, *, breaks_unions: bool, is_older: bool = False) -> Rendered:
+    """Render the tools, in one of OpenAI's shapes; `breaks_unions` is how the chat API writes ``string | null``.
+
+    `is_older`: the models of 2023 read no titles, and every property in a line of its own.
+    """
     functions = [_function(tool) for tool in items_of(tools)]
-    renderer = _Renderer(breaks_unions=breaks_unions)
+    renderer = _Renderer(breaks_unions=breaks_unions, is_older=is_older)
     named = [function for function in functions if isinstance(field(function, "name"), str)]
     renderer.is_sure = len(named) == len(functions)
     lines = ["namespace functions {", ""]
@@ -64,8 +67,9 @@ class _Property(msgspec.Struct, frozen=True):
 class _Renderer:
     """Renders schemas, and remembers whether it was sure of all of them."""
 
-    def __init__(self, *, breaks_unions: bool) -> None:
+    def __init__(self, *, breaks_unions: bool, is_older: bool) -> None:
         self.is_sure = True
+        self._is_older = is_older
         self._breaks_unions = breaks_unions
         self._definitions: dict[str, object] = {}
 
@@ -77,8 +81,10 @@ class _Renderer:
         if not isinstance(schema, Mapping) or not field(schema, "properties"):
             yield f"type {name} = () => any;"
             return
+        above = "" if self._breaks_unions else "".join(f"{line}\n" for line in _comment(schema.get("description")))
+        self.is_sure = self.is_sure and not (self._breaks_unions and schema.get("description"))
         self._definitions = {**_mapping(schema, "definitions"), **_mapping(schema, "$defs")}
-        yield f"type {name} = (_: {self._object(schema, level=0)}) => any;"
+        yield f"type {name} = (_: {above}{self._object(schema, level=0)}) => any;"
 
     def _object(self, schema: Mapping[str, object], *, level: int) -> str:
         properties = _mapping(schema, "properties")
@@ -86,19 +92,26 @@ class _Renderer:
             return "object"
         required = [name for name in items_of(schema.get("required")) if isinstance(name, str)]
         parts = [self._property(name, value, name in required, level=level) for name, value in properties.items()]
-        if not any(part.comments or part.end != "," or "{\n" in part.kind for part in parts):
+        if not self._is_older and not any(part.comments or part.end != "," or "{\n" in part.kind for part in parts):
             return f"{{ {', '.join(part.in_line for part in parts)} }}"
-        own = _comments(schema) if level == 0 else _comment(schema.get("title"))
+        own = self._comments(schema) if level == 0 and self._breaks_unions else self._title(schema)
         lines = [*own]
         for part in parts:
             gap = "" if part.kind.startswith("\n") else " "
             lines += [*part.comments, f"{part.name}:{gap}{part.kind}{part.end}"]
         return "{\n" + "\n".join(lines) + "\n}"
 
+    def _title(self, schema: Mapping[str, object]) -> list[str]:
+        return [] if self._is_older else _comment(schema.get("title"))
+
+    def _comments(self, schema: Mapping[str, object]) -> list[str]:
+        title, description = self._title(schema), _comment(schema.get("description"))
+        return [*title, "//", *description] if title and description else [*title, *description]
+
     def _property(self, name: str, value: object, is_required: bool, *, level: int) -> _Property:
         schema = value if isinstance(value, Mapping) else {}
         end = f", // default: {compact_json(schema['default'])}" if "default" in schema else ","
-        comments = _comments(schema)
+        comments = self._comments(schema)
         kind = self._kind(schema, level=level + 1)
         if self._breaks_unions and level > 0 and isinstance(schema.get("type"), list) and schema.get("description"):
             described = "\n".join(_comment(schema["description"]))
@@ -154,11 +167,6 @@ class _Renderer:
 def _mapping(schema: Mapping[str, object], name: str) -> Mapping[str, object]:
     found = schema.get(name)
     return found if isinstance(found, Mapping) else {}
-
-
-def _comments(schema: Mapping[str, object]) -> list[str]:
-    title, description = _comment(schema.get("title")), _comment(schema.get("description"))
-    return [*title, "//", *description] if title and description else [*title, *description]
 
 
 def _comment(text: object) -> list[str]:

@@ -71,10 +71,10 @@ def tool_call_texts(call: object) -> list[str]:
     return [text_of(field(function, name)) for name in ("name", "arguments", "input")]
 
 
-def compact_json(value: object) -> str:
-    """Return the value as JSON without blanks, "" for a cyclic or bottomless one."""
+def compact_json(value: object, *, escapes: bool = False) -> str:
+    """Return the value as JSON without blanks, "" for a cyclic or bottomless one; `escapes` what is not ASCII."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), skipkeys=True, default=_json_value)
+        return json.dumps(value, ensure_ascii=escapes, separators=(",", ":"), skipkeys=True, default=_json_value)
     except (TypeError, ValueError, RuntimeError):
         # RuntimeError: nested too deep, or changed by the caller's thread meanwhile. ValueError: a cycle, or an int of
         # more than 4,300 digits.
