@@ -279,6 +279,7 @@ def _wrapped() -> list[tuple[Any, str]]:
     return [
         (litellm.utils, "function_setup"),
         (litellm, "stream_chunk_builder"),
+        (litellm.CustomStreamWrapper, "aclose"),
         (BaseResponsesAPIStreamingIterator, "_process_chunk"),
     ]
 
