@@ -413,7 +413,7 @@ def test_a_cancelled_reader_who_closes_his_stream_leaves_a_cancelled_record(
 
 
 NEEDS_PROXY = pytest.mark.skipif(
-    find_spec("fastapi") is None,
+    find_spec("litellm_proxy_extras") is None,
     reason="LiteLLM 1.106.2 reads its cache, save for aembedding, only with litellm[proxy]",
 )
 
