@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 
-from token_callbacks import RunSummary, TokenCounter
+from token_callbacks import Run, RunSummary, TokenCounter
 from token_callbacks.errors import CounterClosed, InvalidArgument, RunOrderError, UnknownOption
 from token_callbacks.ledger import process_ledger
 from token_callbacks.sinks.memory import MemorySink
@@ -170,6 +171,26 @@ def test_a_run_may_be_left_in_another_context(counter: TokenCounter) -> None:
     contextvars.copy_context().run(scope.__exit__, None, None, None)
 
     assert "completed" == run.summary.outcome
+
+
+def test_a_run_whose_task_is_cancelled_again_while_it_ends_has_its_summary(
+    counter: TokenCounter, memory: MemorySink
+) -> None:
+    """A cancel scope, as web servers stop requests with, cancels every await: also the one for an end event to come."""
+
+    async def stopped() -> Run:
+        with anyio.CancelScope() as scope:
+            async with counter.run("request") as run:
+                call = open_call()
+                call.is_answered = call.reports_late = True
+                scope.cancel()
+                await anyio.sleep_forever()
+        return run
+
+    run = asyncio.run(stopped())
+
+    assert [(run.run_id, "completed")] == [(record.run_id, record.outcome) for record in memory.records]
+    assert ("cancelled", 1) == (memory.summaries[run.run_id].outcome, memory.summaries[run.run_id].calls.llm)
 
 
 def test_a_closed_counter_says_what_to_do(counter: TokenCounter) -> None:

@@ -270,8 +270,10 @@ class TokenCounter:
 
     async def leave_run_async(self, run: Run) -> None:
         """Drain without blocking the event loop and end this process's part in the run."""
-        await self._ledger.drain_async(_in_run(run), self._drain_seconds)
-        self._leave_part(run)
+        try:
+            await self._ledger.drain_async(_in_run(run), self._drain_seconds)
+        finally:
+            self._leave_part(run)
 
     def token_of(self, run: Run) -> str:
         """Return what another process takes part in the run with."""
@@ -291,8 +293,10 @@ class TokenCounter:
 
     async def finish_run_async(self, run: Run, outcome: RunOutcome) -> None:
         """Drain the run's calls without blocking the event loop, end it and write its summary."""
-        await self._ledger.drain_async(_in_run(run), self._drain_seconds)
-        self._end_run(run, outcome)
+        try:
+            await self._ledger.drain_async(_in_run(run), self._drain_seconds)
+        finally:  # a web server that stops a request cancels every await in it (anyio): the run ends all the same
+            self._end_run(run, outcome)
 
     def summary_of(self, run: Run) -> RunSummary:
         """Read the run's totals as of now; what is waiting to be counted is counted first."""

@@ -439,9 +439,11 @@ class Ledger:
 
         self._close_gone()
         deadline = time.monotonic() + seconds
-        while self._awaited(is_wanted, True) and time.monotonic() < deadline:
-            await asyncio.sleep(_POLL_SECONDS)
-        self._close_answered(is_wanted)
+        try:
+            while self._awaited(is_wanted, True) and time.monotonic() < deadline:
+                await asyncio.sleep(_POLL_SECONDS)
+        finally:  # also where the waiting task is cancelled
+            self._close_answered(is_wanted)
 
     def abandon(self, participant: Participant) -> None:
         """Give a counter that closes its record of the calls still open, now; for everybody else they go on.

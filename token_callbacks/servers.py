@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,40 +34,42 @@ class TokenizeServer:
     def __init__(self, endpoint: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._endpoint = endpoint.rstrip("/")
         self._clock = clock
-        self._resting_until = float("-inf")
+        self._resting_until = dict.fromkeys(_WAYS, float("-inf"))
+        """When texts, and when prompts, may be asked for again: some servers know nothing of templates."""
         self._is_told = False
 
     def count_text(self, model: str, text: str) -> tuple[int, str] | None:
         """Count a text: its tokens, and which way of asking it was; ``None`` where the server cannot tell."""
-        return self._first(_TEXT, model, text)
+        return self._first("text", model, text)
 
     def count_prompt(
         self, model: str, messages: Sequence[Mapping[str, Any]] | str, tools: Sequence[Mapping[str, Any]]
     ) -> tuple[int, str] | None:
         """Count what a prompt is to the model, its template applied; ``None`` where the server cannot tell."""
         if isinstance(messages, str):
-            return self._first(_TEXT, model, messages)
-        return self._first(_PROMPT, model, {"messages": list(messages), **({"tools": list(tools)} if tools else {})})
+            return self._first("text", model, messages)
+        return self._first("prompt", model, {"messages": list(messages), **({"tools": list(tools)} if tools else {})})
 
-    def _first(self, ways: Mapping[str, _Way], model: str, what: Any) -> tuple[int, str] | None:
-        if self._clock() < self._resting_until:
+    def _first(self, kind: str, model: str, what: Any) -> tuple[int, str] | None:
+        if self._clock() < self._resting_until[kind]:
             return None
         import httpx  # not before a server is asked
 
         try:
             with httpx.Client(timeout=SECONDS, trust_env=False) as client:
-                for name, way in ways.items():
+                for name, way in _WAYS[kind].items():
                     tokens = token_count(way(_asking(client, self._endpoint), model, what))
                     if tokens is not None:
                         return tokens, name
         except httpx.HTTPError as error:
-            self._rest(type(error).__name__)
+            self._rest(_WAYS, type(error).__name__)
             return None
-        self._rest("knows none of the ways to be asked")
+        self._rest((kind,), f"knows none of the ways to be asked for a {kind}")
         return None
 
-    def _rest(self, why: str) -> None:
-        self._resting_until = self._clock() + REST_SECONDS
+    def _rest(self, kinds: Iterable[str], why: str) -> None:
+        for kind in kinds:
+            self._resting_until[kind] = self._clock() + REST_SECONDS
         level = logging.DEBUG if self._is_told else logging.WARNING
         self._is_told = True
         _log.log(level, "%s does not count (%s): its models are counted here for a while", self._endpoint, why)
@@ -110,7 +112,12 @@ def _llama_prompt(ask: Ask, _model: str, prompt: Mapping[str, Any]) -> Any:
 
 
 def _llama_cpp_python_text(ask: Ask, model: str, text: str) -> Any:
-    return part(ask("/extras/tokenize/count", {"model": model, "input": text}), "count")
+    counts = [
+        token_count(part(ask("/extras/tokenize/count", {"model": model, "input": each}), "count"))
+        for each in (text, "")
+    ]
+    whole, nothing = counts  # it puts the token before which begins a text, where the model has one
+    return None if whole is None or nothing is None else whole - nothing
 
 
 def _anthropic_prompt(ask: Ask, model: str, prompt: Mapping[str, Any]) -> Any:
@@ -130,6 +137,8 @@ _PROMPT: dict[str, _Way] = {
     "llama-server /apply-template": _llama_prompt,
     "/v1/messages/count_tokens": _anthropic_prompt,  # https://docs.anthropic.com/en/api/messages-count-tokens
 }
+
+_WAYS = {"text": _TEXT, "prompt": _PROMPT}
 
 _registered: list[tuple[str, TokenizeServer]] = []
 

@@ -25,7 +25,7 @@ def _marked(cases: list[Case], *, without: tuple[str, ...] = ()) -> list[Any]:
 def _marks(case: Case) -> tuple[pytest.MarkDecorator, ...]:
     if case.name != "anthropic_messages streamed":
         return ()
-    if find_spec("fastapi") is None:
+    if find_spec("litellm_proxy_extras") is None:
         return (pytest.mark.skip(reason="LiteLLM 1.106.2 streams anthropic_messages only with litellm[proxy]"),)
     return (pytest.mark.xfail(strict=True, reason=LATE),)
 

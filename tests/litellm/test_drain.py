@@ -8,6 +8,7 @@ import inspect
 import json
 import threading
 from collections.abc import Callable
+from contextlib import aclosing, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,8 +17,8 @@ import pytest
 from litellm.caching.caching import Cache
 
 from loopback_server import LoopbackServer
-from token_callbacks import TokenCounter
-from token_callbacks.records import Operation, Outcome, RunOutcome, RunSummary
+from token_callbacks import Run, TokenCounter
+from token_callbacks.records import Operation, Outcome, Provenance, RunOutcome, RunSummary
 from token_callbacks.sinks.memory import MemorySink
 
 from .calls import (
@@ -357,11 +358,74 @@ def test_a_fallback_is_the_second_attempt(loopback: Any, counter: TokenCounter, 
     assert 1 == run.summary.calls.retried
 
 
+# --- streams that their reader closes
+
+
+@pytest.mark.parametrize(
+    ("read", "outcome", "provenance"),
+    [(3, Outcome.ABANDONED, Provenance.PARTIAL), (None, Outcome.COMPLETED, Provenance.REPORTED)],
+    ids=["half-read", "read to its end"],
+)
+def test_a_stream_that_is_closed_has_its_record_in_its_run(
+    loopback: Any,
+    counter: TokenCounter,
+    memory: MemorySink,
+    *,
+    read: int | None,
+    outcome: Outcome,
+    provenance: Provenance,
+) -> None:
+    """``aclosing`` ends the call, and with it the provider's work, before the garbage collector comes by."""
+    server = loopback()
+
+    async def leave() -> Run:
+        async with counter.run("left") as run, aclosing(await acompletion(server, stream=True)) as stream:
+            number = 0
+            async for _ in stream:
+                number += 1
+                if number == read:
+                    break
+        return run
+
+    with server.hold(after_chunks=5) if read else nullcontext():
+        summary = memory.summaries[asyncio.run(leave()).run_id]
+
+    [record] = memory.records
+    assert (outcome, provenance) == (record.outcome, record.provenance.completion)
+    assert (1, int(outcome is Outcome.ABANDONED)) == (summary.calls.llm, summary.calls.abandoned)
+
+
+def test_a_cancelled_reader_who_closes_his_stream_leaves_a_cancelled_record(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """As a web server cancels the request of a browser that has gone."""
+    server = loopback()
+
+    async def read() -> None:
+        async with counter.run("cancelled"), aclosing(await acompletion(server, stream=True)) as stream:
+            async for _ in stream:
+                pass
+
+    async def cancel() -> None:
+        task = asyncio.create_task(read())
+        await asyncio.to_thread(hold.reached.wait, 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    with server.hold(after_chunks=3) as hold:
+        asyncio.run(cancel())
+
+    assert [Outcome.CANCELLED] == [record.outcome for record in memory.records]
+    assert [(1, RunOutcome.CANCELLED)] == [
+        (summary.calls.abandoned, summary.outcome) for summary in memory.summaries.values()
+    ]
+
+
 # --- LiteLLM's cache
 
 
 NEEDS_PROXY = pytest.mark.skipif(
-    find_spec("fastapi") is None,
+    find_spec("litellm_proxy_extras") is None,
     reason="LiteLLM 1.106.2 reads its cache, save for aembedding, only with litellm[proxy]",
 )
 

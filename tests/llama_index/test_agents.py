@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
 from llama_index.core.tools import FunctionTool
+from pydantic import BaseModel
 from workflows.errors import WorkflowCancelledByUser
 
 from loopback_server import LoopbackServer, Reply, ToolCall
@@ -131,6 +132,7 @@ def test_a_call_inside_a_tool_is_a_record_of_the_same_run(
     assert 3 == len(server.ledger)
     assert sorted(llm_truth(server)) == sorted(llm_figures(memory.records))
     assert {run.run_id} == {record.run_id for record in memory.records}
+    assert ["Agent", None, "Agent"] == [record.agent for record in memory.records]
 
 
 @INTEGRATIONS
@@ -221,6 +223,40 @@ def test_each_agents_calls_are_summed_by_its_name(
     assert ["porter", "librarian", "librarian"] == [record.agent for record in memory.records]
     assert [("porter", 1), ("librarian", 2)] == [(group.name, group.calls) for group in summary.by_agent]
     assert summary.total_llm_tokens == sum(group.total_llm_tokens for group in summary.by_agent)
+
+
+class Hours(BaseModel):
+    """When a place is open."""
+
+    opens: str
+
+
+@INTEGRATIONS
+def test_the_structured_answer_of_an_agent_is_a_call_of_its_own(
+    loopback: Loopback, counter: TokenCounter, memory: MemorySink, integration: str
+) -> None:
+    """It is asked for after the last turn, of the model of the agent that has the last word."""
+    server = loopback(replies=hand_over_then_shape, stream_usage="always_last")
+
+    async def ask() -> None:
+        agents = two_agents(BUILDERS[integration](server), streaming=True)
+        agents.output_cls = Hours
+        async with counter.run("library") as run:
+            with run.step("ask"):
+                await agents.run(QUESTION)
+
+    asyncio.run(ask())
+
+    assert sorted(llm_truth(server)) == sorted(llm_figures(memory.records))
+    assert [("porter", "ask"), *[("librarian", "ask")] * 3] == [
+        (record.agent, record.step) for record in memory.records
+    ]
+
+
+def hand_over_then_shape(body: dict[str, Any]) -> Reply | None:
+    """Play two agents, and leave the structured answer, which a tool of its own asks for, to the server."""
+    offered = {tool["function"]["name"] for tool in body.get("tools") or ()}
+    return None if "Hours" in offered or body.get("response_format") else hand_over(body)
 
 
 def test_a_call_that_no_agent_makes_has_none(loopback: Loopback, counter: TokenCounter, memory: MemorySink) -> None:

@@ -13,6 +13,8 @@ Facts about litellm (1.106.2 unless said otherwise) that shape this file:
 - ``function_setup`` runs first in every call, in the caller's context and on its stack.
 - A sync call of a ``Router`` inside a running loop goes to a thread without the caller's context, by way of
   ``run_async_function``, which its users have imported by name.
+- A stream that is left half-read is told to nobody. Closing it, which ``CustomStreamWrapper.aclose`` does, is its end;
+  one that is merely dropped goes with the garbage, and not at once: it is part of a cycle.
 """
 
 from __future__ import annotations
@@ -235,6 +237,15 @@ class Listener:
         evidence.is_probed = True
         call.is_answered = part(event, "type") != "response.failed"
 
+    def close_stream(self, stream: Any) -> None:
+        """Close the call of a stream that is closed by its reader; what came to its end has its own end event."""
+        details = part(part(stream, "logging_obj"), "model_call_details")
+        call = self._call(details) if isinstance(details, MutableMapping) else None
+        if call is not None and not call.is_answered:
+            error = sys.exc_info()[1]
+            is_cancelled = error is not None and not isinstance(error, GeneratorExit) and is_cancellation(error)
+            self._ledger.close_call(call, outcome=Outcome.CANCELLED if is_cancelled else Outcome.ABANDONED)
+
     def take_answer(self, details: MutableMapping[str, Any], response: Any) -> None:
         """Close an async call with its answer, before the caller has it: the success event may never come."""
         call = self._call(details)
@@ -409,10 +420,12 @@ class _Installed:
         self._end_stream: Callable[..., None] = ledger.shielded(_listener.end_stream)
         self._pass_event: Callable[..., None] = ledger.shielded(_listener.pass_event)
         self._request: Callable[..., None] = ledger.shielded(_listener.request)
+        self._close_stream: Callable[..., None] = ledger.shielded(_listener.close_stream)
         self._patches = Patches()
         self._patches.wrap(litellm.utils, "function_setup", self._around_function_setup)
         self._patches.wrap(litellm, "stream_chunk_builder", self._around_stream_chunk_builder)
         self._patches.wrap(_responses_stream(), "_process_chunk", self._around_process_chunk)
+        self._patches.wrap(litellm.CustomStreamWrapper, "aclose", self._around_aclose)
         for client in _http_clients():
             self._patches.wrap(client, "post", self._around_post)
         for module in map(sys.modules.get, _RUN_ASYNC_IN_A_THREAD):
@@ -459,6 +472,15 @@ class _Installed:
 
         return _process_chunk
 
+    def _around_aclose(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        async def aclose(stream: Any) -> Any:
+            # First, since the reader may be cancelled while he waits.
+            self._close_stream(stream)
+            return await original(stream)
+
+        return aclose
+
     def _around_post(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def post(*args: Any, **kwargs: Any) -> Any:
@@ -473,7 +495,7 @@ class _Installed:
         self._patches.remove()
         self._ledger.remove_locator(_listener.enclosing)
         self._see_to_registration = self._set_up = self._end_stream = _do_nothing
-        self._pass_event = self._request = _do_nothing
+        self._pass_event = self._request = self._close_stream = _do_nothing
         for name in _CALLBACK_LISTS:
             registered = getattr(litellm, name, None)
             if isinstance(registered, list) and self.handler in registered:
