@@ -21,6 +21,7 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,7 @@ CALLS = "tests/litellm/test_calls.py"
 ASKING = "tests/test_asking.py"
 LLAMA_INDEX = "tests/versions/test_llama_index.py"
 LAVAGUE = ("tests/lavague/test_agents.py", "tests/lavague/test_counter.py")
+PROXY = "tests/examples/test_examples.py::test_litellm_proxy"
 LONGEST_SECONDS = 600
 
 WITHOUT_USAGE = tuple(
@@ -62,6 +64,11 @@ class Row(msgspec.Struct, frozen=True):
         return re.split(r"[^\w-]", self.requirement)[0]
 
     @property
+    def title(self) -> str:
+        """What is tested, with the extras that are installed."""
+        return re.split(r"[<>=!~\s]", self.requirement)[0]
+
+    @property
     def folder(self) -> Path:
         """Where its virtual environment is kept."""
         return VENVS / re.sub(r"[^\w.]+", "-", self.requirement).strip("-.")
@@ -73,6 +80,7 @@ ROWS = (
     Row("litellm==1.95.*", left_out=WITHOUT_USAGE),
     Row("litellm==1.106.*"),
     Row("litellm"),
+    Row("litellm[proxy]==1.106.*", suites=(PROXY,)),
     *(
         Row(f"llama-index-core=={release}", beside=beside, suites=(LLAMA_INDEX,))
         for release, *beside in (
@@ -119,7 +127,7 @@ def main(requirements: list[str]) -> int:
         except subprocess.CalledProcessError as error:
             results[row.requirement] = Result(version=row.requirement, failures=(("the installation", str(error)),))
             continue
-        version = f"{row.package} {version}"
+        version = f"{row.title} {version}"
         if version in results:  # the newest that installs is one of those before it
             continue
         with console.status(f"{row.requirement}: testing {version}"):
@@ -191,7 +199,7 @@ def table_of(results: dict[str, Result]) -> Table:
         table.add_column(heading, justify="right")
     for result in results.values():
         counts = (result.passed, len(result.failures), result.skipped, result.left_out)
-        table.add_row(result.version, *map(str, counts))
+        table.add_row(escape(result.version), *map(str, counts))
     return table
 
 
