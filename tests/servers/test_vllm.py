@@ -9,8 +9,10 @@ OpenAI underneath LlamaIndex does for a sync stream: nobody tells the client of 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
@@ -207,6 +209,27 @@ def test_continuous_usage_tells_what_a_left_stream_had_used(
     [record] = memory.records
     assert (used.prompt, Provenance.REPORTED) == (record.usage.prompt_tokens, record.provenance.prompt)
     assert 4 <= (record.usage.completion_tokens or 0) <= used.generation
+
+
+def test_a_mixed_load_adds_up_to_the_servers_counters(
+    vllm: Served, only_words: dict[str, Any], counter: TokenCounter, memory: MemorySink
+) -> None:
+    """All kinds at once, from eight threads: equal but for what vLLM counts and its usage does not say (see above)."""
+    counter.register_tokenizer(f"*{vllm.model}", endpoint=vllm.url)
+    left = [functools.partial(leave, chunks=chunks) for chunks in (1, 4, 40)]
+    doubled = [functools.partial(ask, n=2) for ask in (plain, streamed)]
+    before = read_counts(vllm)
+    with counter.run("mixed") as run, ThreadPoolExecutor(8) as pool:
+        list(run.bind(pool).map(lambda ask: ask(vllm, **only_words), (*WHOLE_LOAD, *left, *doubled, *WHOLE_LOAD)))
+    used = read_counts(vllm) - before
+    whole = [record for record in memory.records if record.outcome is Outcome.COMPLETED]
+    parts = [record for record in memory.records if record.outcome is Outcome.ABANDONED]
+    twice = [record for record in whole if record.usage.completion_tokens == WHOLE * 2]
+
+    assert (2 * len(WHOLE_LOAD) + 2, 3, 2) == (len(whole), len(parts), len(twice))
+    assert used.prompt == _sums(whole).prompt + _sums(parts).prompt + _sums(twice).prompt
+    assert _sums(whole).generation == WHOLE * (2 * len(WHOLE_LOAD) + 4)
+    assert 1 + 4 + 40 <= _sums(parts).generation <= used.generation - _sums(whole).generation
 
 
 @pytest.mark.parametrize("ask", [streamed, llama_streamed])
