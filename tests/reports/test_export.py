@@ -123,7 +123,7 @@ def test_any_fsspec_path_can_be_read_and_written(tmp_path: Path) -> None:
     for url in ("memory://logs-of-a-test", "memory://out-of-a-test", f"memory://logs-of-a-test/{source.name}"):
         logs, left = load(url), list[CallsFile]()
         with duck.connected() as connection:
-            plan = Plan(columns=frozenset(), slot_seconds=None)
+            plan = Plan(columns=frozenset())
             parts = list(duck.added(connection, logs.files, plan, left))
 
         assert (2, 7, []) == (len(list(logs.records())), parts[0].figures[1], left)
