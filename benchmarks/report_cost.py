@@ -22,6 +22,7 @@ import msgspec
 
 from benchmarks.tables import Row, print_table
 from token_callbacks import load
+from token_callbacks.prices import PriceBook
 from token_callbacks.records import CallRecord, Operation, Outcome, Provenance, Sources, Usage
 from token_callbacks.reports.groups import Engine, aggregated
 from token_callbacks.sinks.json_files import ROTATE_BYTES
@@ -79,7 +80,7 @@ def _rows(folder: Path, lines: int) -> Iterator[Row]:
     pandas = told["pandas"]
     baseline = f"pandas read_json, {pandas.calls:,} lines: {_cost(pandas)}"
     size = f"{lines:,} lines, {gigabytes:.1f} GB"
-    yield _row(f"report by day, DuckDB, {size}", told["duckdb"], baseline, lines, limits=(30, 2048))
+    yield _row(f"priced report by day, DuckDB, {size}", told["duckdb"], baseline, lines, limits=(30, 2048))
     yield _row("the same over its export to Parquet", told["parquet"], baseline, lines, limits=(3, 2048))
     yield _row("the same line by line, without DuckDB", told["streaming"], baseline, lines)
     yield _row("the export", told["export"], "", lines)
@@ -127,7 +128,7 @@ def _measured(way: str, folders: list[str]) -> Measured:
 
 
 def _aggregated(folder: str, engine: Engine) -> tuple[int, int]:
-    total = aggregated(load(folder), by="day", engine=engine).total
+    total = aggregated(load(folder), by="day", engine=engine, book=PriceBook()).total
     return total.calls, total.usage.total_llm_tokens
 
 

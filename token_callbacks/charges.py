@@ -116,7 +116,7 @@ def key_of(record: CallRecord, figures: Sequence[Any]) -> tuple[Key, Decimal | N
     if (prompt := figures[1]) is not None and prompt >= BAND_STARTS[0] and record.operation is not _EMBEDDING:
         band = band_of(prompt)
     if told is not None and ("service_tier" in told or "cost" in told or "speed" in told or _TICKS in told):
-        tier = _service_tier(told)
+        tier = service_tier(told)
         if basis is not _FREE and (reported := reported_cost(record)) is not None:
             basis, (amount, currency) = Basis.REPORTED, reported
     names = (record.provider, record.model, record.response_model)
@@ -175,7 +175,8 @@ def _money(figure: object, currency: str, *, exponent: int = 0) -> tuple[Decimal
     return (amount, currency) if is_money else None
 
 
-def _service_tier(told: dict[str, Any]) -> str | None:
+def service_tier(told: dict[str, Any]) -> str | None:
+    """Tell the service tier that a provider's usage object names; ``fast`` for that speed, ``None``: none."""
     if told.get("speed") == "fast":  # https://platform.claude.com/docs/en/build-with-claude/fast-mode
         return "fast"
     tier = told.get("service_tier")

@@ -22,6 +22,12 @@ def test_commands_are_completed(tmp_path: Path) -> None:
     assert ["watch"] == _completed("token-callbacks wa", 1, tmp_path)
 
 
+@pytest.mark.parametrize(("begun", "whole"), [("mo", ["month", "model"]), ("tag", ["tag:"])])
+def test_groupings_are_completed(tmp_path: Path, begun: str, whole: list[str]) -> None:
+    """What ``--by`` takes."""
+    assert whole == _completed(f"token-callbacks report --by {begun}", 3, tmp_path)
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_of_a_shell_is_printed(shell: str) -> None:
     """It asks the command itself for what there is."""

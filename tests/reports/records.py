@@ -63,11 +63,21 @@ def open_run(run_id: str, name: str, **tags: str) -> OpenRun:
     return OpenRun(run_id=run_id, parent_run_id=None, name=name, tags=tags, started_at=NOON)
 
 
+COSTS: list[Any] = [0, 3, 0.25, 1.4999999999999999e-05, 2e-9, 1e-30, 123456.125, 10**7, 1e300, -1, None, True, "0.25"]
+"""What may stand where a cost does."""
 WORDS: list[dict[str, Any]] = [
+    {},
     {"prompt_tokens": 3},
-    {"cost": 0.25},
     {"service_tier": "flex"},
-    {"cost": 3, "service_tier": "default"},
+    {"service_tier": None, "speed": "fast"},
+    {"cost": 0.25, "service_tier": "default"},
+    *({"cost": cost, "is_byok": False} for cost in COSTS),
+    *({"cost": 3, "is_byok": True, "cost_details": {"upstream_inference_cost": cost, "other": 4}} for cost in COSTS),
+    *({"cost": cost, "cost_details": None, "service_tier": "flex"} for cost in COSTS),
+    *({"cost": {"total_cost": cost, "currency": "EUR"}} for cost in COSTS),
+    *({"cost": {"total_cost": 0.25, "currency": currency}, "is_byok": True} for currency in (None, "", 4)),
+    *({"cost_in_usd_ticks": cost, "cost": 0.25, "is_byok": False} for cost in COSTS),
+    {"details": {"cost": 3, "is_byok": True, "speed": "fast"}},
 ]
 """Usage objects of providers."""
 
@@ -86,7 +96,7 @@ records = st.builds(
     step=names,
     agent=names,
     operation=st.sampled_from(Operation),
-    provider=st.none() | st.sampled_from(["openai", "anthropic"]),
+    provider=st.none() | st.sampled_from(["openai", "anthropic", "openrouter"]),
     model=st.none() | st.sampled_from(["gpt-4o", "GPT-4o-mini", "claude-sonnet-4-5"]),
     response_model=names,
     outcome=st.sampled_from(Outcome),

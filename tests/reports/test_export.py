@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -15,13 +17,14 @@ from hypothesis import strategies as st
 
 from token_callbacks import load
 from token_callbacks.errors import InvalidArgument
-from token_callbacks.records import CallRecord
-from token_callbacks.reports import duck
+from token_callbacks.records import CallRecord, Doubt, Provenance, Sources
+from token_callbacks.reports import bulk, duck
+from token_callbacks.reports.columns import SCHEMA
 from token_callbacks.reports.export import exported
 from token_callbacks.reports.logs import CallsFile
 from token_callbacks.reports.parts import Plan
 
-from .records import NOON, RUNS, open_run, record, records, write
+from .records import NEWER, NOON, ODD, RUNS, UNREADABLE, WORDS, open_run, record, records, write
 from .test_groups import ALL, KNOWN_RUNS, Book, report
 
 
@@ -37,6 +40,43 @@ def test_an_export_gives_the_same_rows_as_the_lines(found: list[CallRecord], zon
             options: dict[str, Any] = {"tz": ZoneInfo(zone), "book": Book()}
 
             assert report(lines, by, **options) == report(parquet, by, **options)
+
+
+@given(found=st.lists(records, min_size=1, max_size=9), words=st.lists(st.sampled_from(WORDS[:6]), min_size=9))
+@settings(max_examples=15, deadline=None)
+def test_duckdb_takes_lines_apart_as_python_does(found: list[CallRecord], words: list[dict[str, Any]]) -> None:
+    """The columns are the same, text in quotation marks, costs and lists included, whoever made them."""
+    found = [
+        msgspec.structs.replace(
+            each, call_id=f"call-{number}", provider_usage=words[number], tags=['a "b', "é"][: number % 3],
+            doubts=[Doubt.SHRANK][: number % 2], time_to_first_token_seconds=number / 3,
+            provenance=Sources(prompt=Provenance.ESTIMATED, prompt_error_band=number / 7),
+        )
+        for number, each in enumerate(found)
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        write(Path(name), found, runs=KNOWN_RUNS)
+        logs = load(name)
+        with duck.connected() as connection:
+            made = bulk.batches(connection, logs.files[0], logs.run_facts())
+            assert made is not None
+            told = pa.Table.from_batches(list(made), schema=SCHEMA)
+
+        assert logs.to_arrow().sort_by("call_id").to_pylist() == told.sort_by("call_id").to_pylist()
+
+
+@pytest.mark.parametrize("line", [*UNREADABLE, *ODD, *NEWER])
+def test_a_file_with_a_doubtful_line_is_left_to_python(tmp_path: Path, line: bytes) -> None:
+    """Which tells which line it was, and takes the others."""
+    path = write(tmp_path, [record()])
+    path.write_bytes(path.read_bytes() + line + b"\n" + path.read_bytes())
+    with duck.connected() as connection:
+        made = bulk.batches(connection, load(tmp_path).files[0], {})
+        calls = None if made is None else sum(batch.num_rows for batch in made)
+
+    assert calls in (None, len(list(load(tmp_path).records())))
+    if line in UNREADABLE:
+        assert calls is None
 
 
 def test_days_are_folders_and_columns_are_flat(tmp_path: Path) -> None:
@@ -123,7 +163,7 @@ def test_any_fsspec_path_can_be_read_and_written(tmp_path: Path) -> None:
     for url in ("memory://logs-of-a-test", "memory://out-of-a-test", f"memory://logs-of-a-test/{source.name}"):
         logs, left = load(url), list[CallsFile]()
         with duck.connected() as connection:
-            plan = Plan(columns=frozenset(), slot_seconds=None)
+            plan = Plan(columns=frozenset())
             parts = list(duck.added(connection, logs.files, plan, left))
 
         assert (2, 7, []) == (len(list(logs.records())), parts[0].figures[1], left)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from token_callbacks import TokenCounter, load
-from token_callbacks.charges import EXACT
+from token_callbacks.charges import EXACT, reported_cost
 from token_callbacks.errors import InvalidArgument, TokenCallbacksError
 from token_callbacks.prices import PriceBook
 from token_callbacks.records import CallRecord, Operation, Outcome, Provenance, Usage
@@ -63,6 +63,7 @@ class Book:
     """Prices by model, dearer at night and for long prompts; what a provider told comes first."""
 
     band_starts = (4, 200_000)
+    period_starts = tuple(range(30, 1440, 30))
 
     def charge(self, record: CallRecord) -> Charge:
         usage, told = record.usage, record.provider_usage or {}
@@ -77,12 +78,15 @@ class Book:
             return None
         rate = Decimal("0.3") * (1 + charge.band) + charge.half_hour + (charge.tier == "flex")
         currency = "EUR" if charge.model == "claude-sonnet-4-5" else "USD"
-        return Price(rate * (usage.total_llm_tokens + (usage.embedding_tokens or 0)) + calls, currency)
+        return Price(
+            EXACT.add(EXACT.multiply(rate, Decimal(usage.total_llm_tokens + (usage.embedding_tokens or 0))), calls),
+            currency,
+        )
 
     def price_of(self, record: CallRecord) -> Price | None:
-        cost = (record.provider_usage or {}).get("cost")
-        if cost is not None:
-            return Price(Decimal(str(cost)), "USD", "reported")
+        told = reported_cost(record)
+        if told is not None:
+            return Price(*told, "reported")
         return self.price(self.charge(record), record.usage, calls=1)
 
 
@@ -101,16 +105,17 @@ def rows(folder: Path, by: str, **options: Any) -> dict[str | None, int]:
 
 def added_up(rows: Sequence[Row]) -> tuple[Any, ...]:
     """Add rows up."""
-    costs: Counter[str] = Counter()
+    costs: dict[str, Decimal] = {}
     for row in rows:
-        costs.update(row.costs)
+        for currency, amount in row.costs.items():
+            costs[currency] = EXACT.add(costs.get(currency, Decimal()), amount)
     return (
         sum((row.usage for row in rows), start=Usage()),
         *(sum(getattr(row, name) for row in rows) for name in ("calls", "failed", "cached", "unpriced_calls")),
         any(row.lower_bound for row in rows),
         {source: sum(row.tokens_by_source[source] for row in rows) for source in Provenance},
         {source: sum(row.calls_by_source[source] for row in rows) for source in Provenance},
-        dict(costs),
+        costs,
     )
 
 
@@ -171,7 +176,7 @@ def test_duckdb_itself_reads_all_but_the_files_with_a_doubtful_line(tmp_path: Pa
     mixed.write_bytes(mixed.read_bytes() + b"{}\n")
     left: list[CallsFile] = []
     with duck.connected() as connection:
-        plan = Plan(columns=frozenset({"model"}), slot_seconds=None)
+        plan = Plan(columns=frozenset({"model"}))
         parts = list(duck.added(connection, load(tmp_path).files, plan, left))
 
     assert [str(mixed)] == [file.path for file in left]
@@ -185,7 +190,7 @@ def test_one_file_that_stops_duckdb_stops_no_other(tmp_path: Path) -> None:
     paths[2].write_bytes(b'{"a":"' + b"x" * (33 << 20) + b'"}\n' + paths[2].read_bytes())
     left: list[CallsFile] = []
     with duck.connected() as connection:
-        parts = list(duck.added(connection, load(tmp_path).files, Plan(columns=frozenset(), slot_seconds=None), left))
+        parts = list(duck.added(connection, load(tmp_path).files, Plan(columns=frozenset()), left))
 
     assert [str(paths[2])] == [file.path for file in left]
     assert 3 == sum(part.calls for part in parts)
@@ -325,7 +330,7 @@ def test_costs_are_by_currency_and_what_has_no_price_is_counted(tmp_path: Path) 
             record(1, prompt_tokens=5),
             record(2, prompt_tokens=2, model="claude-sonnet-4-5"),
             record(3, prompt_tokens=9, model=None),
-            record(4, prompt_tokens=9, provider_usage={"cost": 0.25}),
+            record(4, prompt_tokens=9, provider_usage={"cost": 0.25, "is_byok": False}),
             record(5, usage=Usage(), model=None, outcome=Outcome.FAILED),
             record(6, embedding_tokens=1, operation=Operation.EMBEDDING),
         ],
@@ -348,7 +353,7 @@ def prices_of(found: list[CallRecord]) -> tuple[dict[str, Decimal], int]:
         if price is None:
             unpriced += 1
         else:
-            costs[price.currency] = costs.get(price.currency, Decimal()) + price.amount
+            costs[price.currency] = EXACT.add(costs.get(price.currency, Decimal()), price.amount)
     return costs, unpriced
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from token_callbacks.charges import BAND_STARTS, EXACT, Basis, Charge, charge_of, reported_cost
+from token_callbacks.charges import BAND_STARTS, EXACT, PERIOD_STARTS, Basis, Charge, charge_of, reported_cost
 from token_callbacks.errors import InvalidPrices
 from token_callbacks.prices.genai import GenaiPrices
 from token_callbacks.prices.litellm_map import LiteLLMMap
@@ -58,6 +58,9 @@ class PriceBook:
     band_starts = BAND_STARTS
     """The sizes of a prompt from which on some known price differs: the band of a call is how many of them are no
     larger than its prompt."""
+
+    period_starts = PERIOD_STARTS
+    """The minutes of the UTC day from which on some known price differs."""
 
     def __init__(self, own: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> None:
         if own is not None and not isinstance(own, str | os.PathLike | Mapping):

@@ -14,7 +14,9 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from token_callbacks.errors import MissingExtra
+from token_callbacks.prices.costs import as_text
 from token_callbacks.records import CallRecord, Usage
+from token_callbacks.reports.parts import told_of
 from token_callbacks.reports.skipped import Skipped
 
 try:
@@ -33,6 +35,8 @@ _BATCH = 4_000
 
 _TIME = pa.timestamp("us", tz="UTC")
 _SOURCES = ("embedding_source", "prompt_source", "completion_source")
+_TOLD = ("service_tier", "reported_cost", "reported_currency")
+"""What of ``provider_usage`` bears on the price, so that nobody has to take the JSON apart for it."""
 _BANDS = ("embedding_error_band", "prompt_error_band", "completion_error_band")
 _TYPES: dict[str, Any] = {
     "tags": pa.list_(pa.string()),
@@ -55,6 +59,7 @@ SCHEMA = pa.schema(
     + [(name, pa.int64()) for name in Usage.__struct_fields__]
     + [(name, pa.string()) for name in _SOURCES]
     + [(name, pa.float64()) for name in _BANDS]
+    + [(name, pa.string()) for name in _TOLD]
     + [("run_name", pa.string()), ("run_tags", pa.map_(pa.string(), pa.string()))]
 )
 """The columns, in order."""
@@ -92,6 +97,7 @@ def _batch(records: list[CallRecord], runs: Mapping[str, RunFacts]) -> pa.Record
         zip(CallRecord.__struct_fields__, zip(*map(msgspec.structs.astuple, records), strict=True), strict=True)
     )
     usages, sources = columns.pop("usage"), columns.pop("provenance")
+    columns.update(zip(_TOLD, zip(*map(_told, records), strict=True), strict=True))
     columns["provider_usage"] = tuple(map(_as_json, columns["provider_usage"]))
     columns.update(zip(Usage.__struct_fields__, zip(*map(msgspec.structs.astuple, usages), strict=True), strict=True))
     columns.update(zip((*_SOURCES, *_BANDS), zip(*map(msgspec.structs.astuple, sources), strict=True), strict=True))
@@ -139,6 +145,11 @@ def _without_zones(read: pa.RecordBatch) -> pa.RecordBatch:
 
 def _as_json(value: object) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()
+
+
+def _told(record: CallRecord) -> tuple[str | None, str | None, str | None]:
+    told = told_of(record)
+    return told.tier, None if told.cost is None else as_text(told.cost), told.currency
 
 
 def _array(values: tuple[Any, ...], kind: Any) -> pa.Array:

@@ -14,7 +14,7 @@ import msgspec
 from token_callbacks.errors import InvalidArgument, MissingExtra
 from token_callbacks.records import CallRecord, Operation, Outcome, Provenance, Sources, Usage
 from token_callbacks.reports.logs import CallsFile, Logs, RunFacts
-from token_callbacks.reports.parts import EPOCH, TOLD, Key, Part, Plan, Progress, typical
+from token_callbacks.reports.parts import Key, Part, Plan, Progress, typical
 from token_callbacks.reports.rows import Row
 from token_callbacks.reports.skipped import Skipped
 
@@ -76,14 +76,15 @@ class Prices(Protocol):
     def band_starts(self) -> tuple[int, ...]:
         """Prompt sizes at which a price changes."""
 
+    @property
+    def period_starts(self) -> tuple[int, ...]:
+        """Minutes of the UTC day at which a price changes."""
+
     def charge(self, record: CallRecord) -> Any:
         """Tell what calls must share so that their tokens may be priced as a sum."""
 
     def price(self, charge: Any, usage: Usage, *, calls: int) -> Any:
         """Price the sum; ``None``: it has no price."""
-
-    def price_of(self, record: CallRecord) -> Any:
-        """Price one call; the ``source`` is ``reported`` where its provider told the cost."""
 
 
 def aggregated(
@@ -179,16 +180,15 @@ class _Groups:
         self._total = _Sums()
         self._sums: dict[str | None, _Sums] = {}
         self._models: dict[str | None, dict[str | None, _Sums]] | None = {} if details else None
-        slot = _slot_seconds(zone if self._is_in_time else None, is_priced=book is not None)
         self.plan = Plan(
             columns=frozenset((*_columns(by, where, is_priced=book is not None), *(("model",) if details else ()))),
-            slot_seconds=slot,
+            cuts=_cuts(zone if self._is_in_time else None, book),
             band_starts=() if book is None else tuple(book.band_starts),
             is_priced=book is not None,
             since=where.since,
             until=where.until,
         )
-        self._group_of = _group_of(by, zone, slot, runs)
+        self._group_of = _group_of(by, zone, self.plan, runs)
 
     def add(self, part: Part) -> None:
         """Add a part, if it is wanted."""
@@ -202,7 +202,7 @@ class _Groups:
         for sums in wanted:
             sums.add(part)
             if self._pricing is not None:
-                sums.charge(part, *self._pricing.charged(part, self.plan))
+                sums.charge(part, self._pricing.charge_of(part.key, self.plan))
 
     def aggregate(self, skipped: Skipped) -> Aggregate:
         """Return the rows, in order."""
@@ -265,27 +265,24 @@ def _columns(by: str, where: Filter, *, is_priced: bool) -> Iterator[str]:
         yield from ("provider", "model", "response_model", "operation")
 
 
-def _slot_seconds(zone: tzinfo | None, *, is_priced: bool) -> int | None:
-    """Tell how finely times must be told apart for days of a zone, and for prices that change at night."""
-    if zone is None:
-        return _HALF if is_priced else None
-    months = [datetime(year, month, 1, tzinfo=zone) for year in range(1971, 2050) for month in range(1, 13)]
-    offsets = {moment.utcoffset() or timedelta() for moment in months}
-    for slot in (_HALF,) if is_priced else (_DAY, _HOUR, _HALF):
-        if all(offset % timedelta(seconds=slot) == timedelta() for offset in offsets):
-            return slot
-    return _QUARTER
+def _cuts(zone: tzinfo | None, book: Prices | None) -> tuple[int, ...]:
+    """Tell the seconds of the UTC day at which a day of the zone may begin, or a price change."""
+    if zone is None and book is None:
+        return ()
+    cuts = {0} if book is None else {0, *(60 * minute for minute in book.period_starts)}
+    if zone is not None:
+        months = (datetime(year, month, 1, tzinfo=zone) for year in range(1900, 2050) for month in range(1, 13))
+        offsets = {moment.utcoffset() or timedelta() for moment in months}
+        cuts.update(int(-offset.total_seconds()) % _DAY for offset in offsets)
+    return tuple(sorted(cuts))
 
 
-_DAY, _HOUR, _HALF, _QUARTER = 86_400, 3_600, 1_800, 900
-"""Prices change at half hours at the finest (DeepSeek's), days of Kathmandu begin at a quarter."""
+_DAY = 86_400
 
 
-def _group_of(
-    by: str, zone: tzinfo, slot_seconds: int | None, runs: Mapping[str, RunFacts]
-) -> Callable[[Key], str | None]:
+def _group_of(by: str, zone: tzinfo, plan: Plan, runs: Mapping[str, RunFacts]) -> Callable[[Key], str | None]:
     if by in _TIMES:
-        return _time_of(_TIMES[by], zone, slot_seconds or _DAY)
+        return _time_of(_TIMES[by], zone, plan)
     if by.startswith(TAG) and by != TAG:
         return _tag_of(by.removeprefix(TAG), runs)
     if by in GROUPINGS:
@@ -293,12 +290,12 @@ def _group_of(
     raise InvalidArgument(f"nothing is grouped by {by!r}: take one of {', '.join(GROUPINGS)}, or tag:KEY")
 
 
-def _time_of(form: str, zone: tzinfo, slot_seconds: int) -> Callable[[Key], str]:
+def _time_of(form: str, zone: tzinfo, plan: Plan) -> Callable[[Key], str]:
     known: dict[int | None, str] = {}
 
     def time(key: Key) -> str:
         if key.slot not in known:
-            known[key.slot] = _local(EPOCH + timedelta(seconds=(key.slot or 0) * slot_seconds), zone).strftime(form)
+            known[key.slot] = _local(plan.start_of(key.slot), zone).strftime(form)
         return known[key.slot]
 
     return time
@@ -334,27 +331,23 @@ class _Pricing:
 
     def __init__(self, book: Prices) -> None:
         self.book = book
-        self._known: dict[Key, tuple[Any, Any]] = {}
+        self._known: dict[Key, Any] = {}
 
-    def charged(self, part: Part, plan: Plan) -> tuple[Any, Any]:
-        """Return the charge of a part, and the price of each of its calls where their provider told it."""
+    def charge_of(self, key: Key, plan: Plan) -> Any:
+        """Return the charge of the calls with a key."""
         # None of these changes what a call costs.
-        bare = part.key._replace(
+        bare = key._replace(
             run_id=None, step=None, agent=None, embedding_source=None, prompt_source=None, completion_source=None
         )
         if bare not in self._known:
-            record = _record(part.key, plan)
-            told = self.book.price_of(record) if bare.told is not None else None
-            is_reported = told is not None and told.source == "reported"
-            self._known[bare] = (self.book.charge(record), told if is_reported else None)
+            self._known[bare] = self.book.charge(_record(key, plan))
         return self._known[bare]
 
 
 def _record(key: Key, plan: Plan) -> CallRecord:
     """Make a record that is charged as the calls with this key are."""
-    moment = EPOCH + timedelta(seconds=(key.slot or 0) * (plan.slot_seconds or 0))
+    moment = plan.start_of(key.slot)
     operation = key.operation or Operation.CHAT
-    members = zip(TOLD, key.told or (), strict=key.told is not None)
     return CallRecord(
         call_id="",
         run_id="",
@@ -376,7 +369,7 @@ def _record(key: Key, plan: Plan) -> CallRecord:
         usage=typical(key.shape, operation, plan.band_starts[key.band - 1] if key.band else 0),
         provenance=_sources(key),
         counting_method=None,
-        provider_usage={name: msgspec.json.decode(member) for name, member in members if member is not None},
+        provider_usage=None if key.tier is None else {"service_tier": key.tier},
     )
 
 
@@ -416,12 +409,12 @@ class _Sums:
                 self._tokens_by_source[source] += part.figures[position] or 0
                 self._weakest[position] = max(self._weakest[position] or source, source, key=_WEAKNESS.__getitem__)
 
-    def charge(self, part: Part, charge: Any, reported: Any) -> None:
-        """Keep what there is to price of a part; ``reported``: the price of each call, by its provider's word."""
+    def charge(self, part: Part, charge: Any) -> None:
+        """Keep what there is to price of a part; a provider's own word on the cost is taken as it is."""
         if part.key.cached or part.key.outcome is Outcome.NOT_STARTED:
             return
-        if reported is not None:
-            self._add_cost(reported.currency, _EXACT.multiply(reported.amount, Decimal(part.calls)))
+        if part.key.currency is not None and part.reported is not None:
+            self._add_cost(part.key.currency, part.reported)
             return
         calls, figures = self._charges.get(charge, (0, [None] * len(part.figures)))
         self._charges[charge] = (calls + part.calls, _added(figures, part.figures))

@@ -6,12 +6,15 @@ place for all engines. That is why they give the same rows.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 import msgspec
 
+from token_callbacks.charges import reported_cost, service_tier
 from token_callbacks.records import Operation, Outcome, Provenance, Usage
 
 Progress = Callable[[int, int], None]
@@ -26,8 +29,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     columns: frozenset[str]
     """Of ``CHOSEN``: which of them; the others are ``None`` in every key."""
-    slot_seconds: int | None
-    """How finely to tell times apart; ``None``: not at all."""
+    cuts: tuple[int, ...] = ()
+    """Seconds of the UTC day at which times are told apart, ascending, the first of them 0; empty: not at all."""
     band_starts: tuple[int, ...] = ()
     """Prompt sizes at which a price changes."""
     is_priced: bool = False
@@ -36,14 +39,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
     """Exclusive."""
 
-    @property
-    def slot(self) -> timedelta | None:
-        """The length of a slot."""
-        return None if self.slot_seconds is None else timedelta(seconds=self.slot_seconds)
+    def slot_of(self, moment: datetime) -> int | None:
+        """Tell the slot of a moment: which piece of which day it lies in; ``duck`` says the same in SQL."""
+        if not self.cuts:
+            return None
+        passed = moment - EPOCH
+        return passed.days * len(self.cuts) + bisect_right(self.cuts, passed.seconds) - 1
 
+    def start_of(self, slot: int | None) -> datetime:
+        """Tell the moment at which a slot begins."""
+        if slot is None:
+            return EPOCH
+        day, piece = divmod(slot, len(self.cuts))
+        return EPOCH + timedelta(days=day, seconds=self.cuts[piece])
 
-TOLD = ("cost", "cost_details", "cost_in_usd_ticks", "is_byok", "service_tier", "speed")
-"""What of a provider's own usage object bears on the price."""
 
 CHOSEN = ("run_id", "step", "agent", "provider", "model", "response_model", "operation")
 
@@ -59,18 +68,40 @@ class Key(NamedTuple):
     response_model: str | None
     operation: Operation | None
     slot: int | None
-    """Since 1970, in ``Plan.slot_seconds``."""
+    """Since 1970: days, each in as many pieces as ``Plan.cuts`` has."""
     band: int
     """How many of ``Plan.band_starts`` are at most the prompt tokens."""
     shape: int
     """Which figures are told and which parts exceed their whole, as bits: prices may depend on it."""
-    told: tuple[str | None, ...] | None
-    """The members ``TOLD`` of ``provider_usage``, as JSON; ``None``: it has none of them."""
+    tier: str | None
+    """The service tier, as ``charges`` tells it."""
+    currency: str | None
+    """Of the costs that the provider told; ``None``: it told none."""
     outcome: Outcome
     cached: bool
     embedding_source: Provenance | None
     prompt_source: Provenance | None
     completion_source: Provenance | None
+
+
+class Told(NamedTuple):
+    """What a provider's own usage object says that bears on the price."""
+
+    tier: str | None = None
+    cost: Decimal | None = None
+    currency: str | None = None
+
+
+NOTHING_TOLD = Told()
+
+
+def told_of(line: Any) -> Told:
+    """Tell what the provider of a call told, by the rules of ``charges``; ``duck`` says the same in SQL."""
+    told = line.provider_usage
+    if not isinstance(told, dict) or not told:
+        return NOTHING_TOLD
+    cost, currency = reported_cost(line) or (None, None)
+    return Told(service_tier(told), cost, currency)
 
 
 def shape_of(usage: Usage, operation: Operation) -> int:
@@ -130,3 +161,5 @@ class Part(NamedTuple):
     calls: int
     figures: Sequence[int | None]
     """The sums of the figures of ``Usage``, in its order."""
+    reported: Decimal | None = None
+    """The sum of the costs that the provider told, in the key's currency."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
+from token_callbacks.charges import EXACT
 from token_callbacks.records import Operation, Outcome, Provenance, Usage
 from token_callbacks.reports import lines
-from token_callbacks.reports.parts import CHOSEN, EPOCH, TOLD, Key, Part, Plan, shape_of
+from token_callbacks.reports.parts import CHOSEN, NOTHING_TOLD, Key, Part, Plan, Told, shape_of, told_of
 from token_callbacks.reports.skipped import Skipped
 
 
@@ -56,15 +58,18 @@ _priced_line = msgspec.json.Decoder(PricedLine)
 class Sums:
     """The running sums of one key."""
 
-    __slots__ = ("calls", "figures")
+    __slots__ = ("calls", "figures", "reported")
 
     def __init__(self) -> None:
         self.calls = 0
+        self.reported: Decimal | None = None
         self.figures: list[int | None] = [None] * len(Usage.__struct_fields__)
 
-    def add(self, usage: Usage) -> None:
-        """Add one call."""
+    def add(self, usage: Usage, cost: Decimal | None) -> None:
+        """Add one call; ``cost``: what its provider told."""
         self.calls += 1
+        if cost is not None:
+            self.reported = cost if self.reported is None else EXACT.add(self.reported, cost)
         figures = self.figures
         for position, figure in enumerate(msgspec.structs.astuple(usage)):
             if figure is not None:
@@ -82,21 +87,22 @@ def added(found: Iterable[Any], plan: Plan) -> Iterator[Part]:
     sums: dict[Key, Sums] = {}
     key_of = _key_of(plan)
     for line in found:
-        key = key_of(line)
+        told = told_of(line) if plan.is_priced else NOTHING_TOLD
+        key = key_of(line, told)
         if key is None:
             continue
         group = sums.get(key)
         if group is None:
             group = sums[key] = Sums()
-        group.add(line.usage)
-    return (Part(key, group.calls, group.figures) for key, group in sums.items())
+        group.add(line.usage, told.cost)
+    return (Part(key, group.calls, group.figures, group.reported) for key, group in sums.items())
 
 
-def _key_of(plan: Plan) -> Callable[[Any], Key | None]:
+def _key_of(plan: Plan) -> Callable[[Any, Told], Key | None]:
     getters = [attrgetter(name) if name in plan.columns else _nothing for name in CHOSEN]
-    slot, since, until, band_starts = plan.slot, plan.since, plan.until, plan.band_starts
+    since, until, band_starts = plan.since, plan.until, plan.band_starts
 
-    def key(line: Any) -> Key | None:
+    def key(line: Any, told: Told) -> Key | None:
         moment = line.started_at
         if moment.tzinfo is None:  # none of ours; UTC is what ours are in
             moment = moment.replace(tzinfo=UTC)
@@ -106,10 +112,11 @@ def _key_of(plan: Plan) -> Callable[[Any], Key | None]:
         return Key._make(
             (
                 *(getter(line) for getter in getters),
-                None if slot is None else (moment - EPOCH) // slot,
+                plan.slot_of(moment),
                 bisect_right(band_starts, line.usage.prompt_tokens or 0) if band_starts else 0,
                 shape_of(line.usage, line.operation) if plan.is_priced else 0,
-                _told(line.provider_usage) if plan.is_priced else None,
+                told.tier,
+                told.currency,
                 line.outcome,
                 line.cached,
                 sources.embedding,
@@ -123,10 +130,3 @@ def _key_of(plan: Plan) -> Callable[[Any], Key | None]:
 
 def _nothing(_line: Any) -> None:
     return None
-
-
-def _told(provider_usage: Any) -> tuple[str | None, ...] | None:
-    if not isinstance(provider_usage, dict) or not any(name in provider_usage for name in TOLD):
-        return None
-    members = (provider_usage.get(name) for name in TOLD)
-    return tuple(None if member is None else msgspec.json.encode(member).decode() for member in members)
