@@ -144,6 +144,13 @@ def print_table(title: str, *, figures: dict[str, int]) -> None:
     Console().print(table)
 
 
+def reading(command: str, log_dir: Path) -> str:
+    """Return how to call the command of this environment on the logs."""
+    program = os.path.relpath(Path(sys.executable).parent / "token-callbacks")
+    folder = "" if str(log_dir) == "token_logs" else f" {'last ' * (command == 'show')}{log_dir}"
+    return f"{program} {command}{folder}"
+
+
 def scripted(body: dict[str, Any]) -> Reply | str:
     """Answer for the loopback server, which has no model to ask."""
     if body.get("tools") and body["messages"][-1]["role"] == "user":
@@ -180,6 +187,7 @@ def main(*, live: bool, api_base: str | None, model: str, embedding_model: str, 
         equal = is_equal_on_loopback(model=model, embedding_model=embedding_model, log_dir=log_dir)
         if equal:
             click.secho("Equal: the run accounts for every token.", fg="green")
+            click.echo(f"To look at it: {reading('report', log_dir)} --by model, and {reading('show', log_dir)}")
         sys.exit(0 if equal else 1)
     key = os.environ.get("OPENAI_API_KEY")
     if not key:

@@ -112,13 +112,3 @@ def test_the_readme_has_two_commands_that_a_shell_can_read() -> None:
         subprocess.run(["bash", "-n", "-c", command], check=True)
     assert commands[0].endswith("examples/quickstart.py")
     assert commands[1].endswith("-m pytest")
-
-
-def test_the_readme_python_snippets_parse() -> None:
-    """Every Python block of the README is at least Python."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    snippets = re.findall(r"^```python\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL)
-
-    assert snippets
-    for snippet in snippets:
-        compile(snippet, "README.md", "exec", flags=0x2000)  # PyCF_ALLOW_TOP_LEVEL_AWAIT

@@ -191,3 +191,19 @@ def test_names_cannot_act_on_the_terminal(real_log: Path) -> None:
 
     assert r"team=\x1b[31mred\x1b[0m\n" in text
     assert "\x1b" not in text
+
+
+def test_show_alone_shows_the_newest_run(real_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is the one that somebody who has just run a program wants to see."""
+    (tmp_path / "token_logs").symlink_to(real_log)
+    monkeypatch.chdir(tmp_path)
+
+    assert "weekly-digest" == _told("show")["tree"]["run"]["name"]
+
+
+def test_a_folder_in_the_place_of_a_run_is_told(real_log: Path) -> None:
+    """With the command that was meant."""
+    result = _run("show", real_log)
+
+    assert 2 == result.exit_code
+    assert f"and no run; for its newest: token-callbacks show last {real_log}" in result.stderr

@@ -21,15 +21,13 @@ from token_callbacks.cli.show import show
 from token_callbacks.cli.watch import watch
 from token_callbacks.errors import TokenCallbacksError
 
-_EXIT_CODES = """\b
-Exit codes: 0 done, 1 could not be done, 2 wrong use; report has more.
+_EXIT_CODES = """Exit codes: 0 done, 1 could not be done, 2 wrong use; report has more.
 
 \b
 Where to begin:
-  token-callbacks report                 what was used, by day
-  token-callbacks report --by model      ... by model
-  token-callbacks runs                   the runs, newest first
-  token-callbacks show last              the newest run, call by call"""
+  token-callbacks report            what was used, by day
+  token-callbacks report --by model
+  token-callbacks show              the newest run"""
 
 
 class _Commands(click.Group):

@@ -12,7 +12,7 @@ _SHELLS = ("bash", "zsh", "fish")
 _VARIABLE = "_TOKEN_CALLBACKS_COMPLETE"
 
 
-@click.command()
+@click.command(short_help="Complete commands in bash, zsh or fish.")
 @click.argument("shell", type=click.Choice(_SHELLS), required=False)
 @click.pass_context
 def completion(context: click.Context, shell: str | None) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from token_callbacks.counting.files import FileCount
 
 
-@click.command()
+@click.command(short_help="The tokens of files, offline.")
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("-m", "--model", default="gpt-4o", show_default=True, help="Whose tokens to count.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")

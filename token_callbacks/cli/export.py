@@ -7,7 +7,7 @@ import click
 from token_callbacks.cli.options import EXIT_CODES, paths_argument
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(short_help="The calls as Parquet.", epilog=EXIT_CODES)
 @paths_argument
 @click.option("--parquet", "target", metavar="DIR", required=True, help="Where to: a folder, or an address.")
 def export(*, paths: tuple[str, ...], target: str) -> None:

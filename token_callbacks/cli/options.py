@@ -18,8 +18,8 @@ DEFAULT_FOLDER = "token_logs"
 EXIT_CODES = """\b
 Exit codes:
   0  done
-  1  could not be done, or there are no logs
-  2  wrong use"""
+  1  could not be done, or nothing is logged
+  2  wrong use, such as a folder that is not there"""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

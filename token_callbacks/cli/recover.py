@@ -5,15 +5,18 @@ from __future__ import annotations
 import click
 
 
-@click.command()
+@click.command(short_help="Sum up runs whose process died.")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False), default="token_logs")
 def recover(folder: str) -> None:
     """Write the summaries of runs whose process died, from the lines in FOLDER (token_logs).
 
     Runs of processes that live are left alone, and doing it twice changes nothing.
 
-    Example: token-callbacks recover /var/log/tokens
-    """
+    \b
+    Examples:
+      token-callbacks recover
+      token-callbacks recover /var/log/tokens
+    """  # noqa: D301 - click reads the backspace: it leaves the lines after it as they are
     from token_callbacks.cli.pricing import pricing
     from token_callbacks.recovery import recover as recovered
 

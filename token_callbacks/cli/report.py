@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 OVER, NOT_SURE = 3, 4
 
+_FORM = f"{__name__}.form"
+
 _EXIT_CODES = """\b
 Exit codes:
   0  done, and within the limits of --fail-over and --fail-over-tokens
-  1  could not be done, or there are no logs
-  2  wrong use
+  1  could not be done, or nothing is logged
+  2  wrong use, such as a folder that is not there
   3  over a limit
   4  within the limits as far as is known, but some calls have no price, or
      used more than is known, or some lines could not be read"""
@@ -40,6 +42,13 @@ def _grouping(context: click.Context, parameter: click.Parameter, text: str) -> 
 def _groupings(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     del context, parameter  # click's signature
     return [name for name in (*_GROUPINGS, "tag:") if name.startswith(incomplete)]
+
+
+def _form(context: click.Context, parameter: click.Parameter, is_chosen: bool) -> None:
+    if not is_chosen:
+        return
+    if (other := context.meta.setdefault(_FORM, parameter.name)) != parameter.name:
+        raise click.UsageError(f"--{other} and --{parameter.name} are two forms of one report: choose one")
 
 
 def _amount(context: click.Context, parameter: click.Parameter, text: str | None) -> Decimal | None:
@@ -68,7 +77,7 @@ class _Looks(NamedTuple):
     span: Span
 
 
-@click.command(epilog=_EXIT_CODES)
+@click.command(short_help="What was used, by day, model, run and so on.", epilog=_EXIT_CODES)
 @paths_argument
 @click.option("--by", callback=_grouping, metavar="GROUPING", shell_complete=_groupings, default="day",
               show_default=True, help="run, day, week, month, model, provider, step, agent, or tag:KEY.")  # fmt: skip
@@ -78,9 +87,17 @@ class _Looks(NamedTuple):
 @tag_option
 @zone_option
 @click.option("--details", is_flag=True, help="Below each row, the same by model.")
-@click.option("--json", "form", flag_value="json", help="Print one JSON object: token-callbacks schema report.")
-@click.option("--csv", "form", flag_value="csv", help="Print CSV, with all columns.")
-@click.option("--markdown", "form", flag_value="markdown", help="Print a Markdown table, with all columns.")
+@click.option(
+    "--json",
+    is_flag=True,
+    callback=_form,
+    expose_value=False,
+    help="Print one JSON object: token-callbacks schema report.",
+)
+@click.option("--csv", is_flag=True, callback=_form, expose_value=False, help="Print CSV, with all columns.")
+@click.option(
+    "--markdown", is_flag=True, callback=_form, expose_value=False, help="Print a Markdown table, with all columns."
+)
 @click.option("--prices", type=click.Path(exists=True, dir_okay=False), help="A table of your own prices (TOML, JSON).")
 @click.option("--fail-over", metavar="USD", callback=_amount, help="End with exit code 3 if it cost more.")
 @click.option("--fail-over-tokens", type=click.IntRange(min=0), metavar="N",
@@ -96,7 +113,6 @@ def report(
     tag: tuple[str, str | None] | None,
     zone: ZoneInfo,
     details: bool,
-    form: str | None,
     prices: str | None,
     fail_over: Decimal | None,
     fail_over_tokens: int | None,
@@ -116,12 +132,13 @@ def report(
     """  # noqa: D301 - click reads the backspace: it leaves the lines after it as they are
     from token_callbacks.reports.groups import Filter
 
+    form = click.get_current_context().meta.get(_FORM, "table")
     span = span_of(since, until, zone)
     where = Filter(since=span.since, until=span.until, run=run, model=model, tag=tag)
     made = _made(paths, by=by, where=where, zone=zone, details=details, prices=prices)
     if made.total.calls == 0:
-        _explain_nothing(paths, made, is_filtered=where != Filter())
-    _print(made, _Looks(form or "table", by, zone, span), names=_names(paths, by))
+        _explain_nothing(paths, made, where)
+    _print(made, _Looks(form, by, zone, span), names=_names(paths, by))
     _hold_to(_Limits(fail_over, fail_over_tokens), made)
 
 
@@ -148,11 +165,11 @@ def _names(paths: Sequence[str], by: str) -> dict[str | None, str]:
     return {facts.run_id: facts.name for facts in load(*paths).run_facts().values()}
 
 
-def _explain_nothing(paths: Sequence[str], made: Aggregate, *, is_filtered: bool) -> None:
+def _explain_nothing(paths: Sequence[str], made: Aggregate, wanted: Filter) -> None:
     where = ", ".join(paths)
     told = list(made.skipped.told())
-    if is_filtered:
-        click.echo(f"no calls in {where} are meant by --since, --until, --run, --model and --tag", err=True)
+    if filters := [f"--{name}" for name, value in msgspec.structs.asdict(wanted).items() if value is not None]:
+        click.echo(f"no calls in {where} fit {' and '.join(filters)}", err=True)
         return
     found = f" There are: {'; '.join(told)}." if told else ""
     raise click.ClickException(
@@ -222,7 +239,7 @@ def _notes(made: Aggregate, left_out: Sequence[str]) -> Iterator[str]:
     if any(row.weakest.weakest == "estimated" for row in made.rows):
         yield f"{sign.about} holds an estimate"
     if total.unpriced_calls:
-        yield f"{total.unpriced_calls:,} calls have no known price and are not in the cost: --by model names them"
+        yield f"{total.unpriced_calls:,} calls are not in the cost: their price, or what they used, is not known"
     for note in made.skipped.told():
         yield f"not in it: {note}"
 

@@ -23,7 +23,7 @@ from token_callbacks.records import RunSummary
 _USUAL_LIMIT = 30
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(short_help="The runs, newest first.", epilog=EXIT_CODES)
 @paths_argument
 @span_options
 @tag_option

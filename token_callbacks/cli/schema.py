@@ -7,13 +7,16 @@ import click
 from token_callbacks.schemas import SHAPES, shipped
 
 
-@click.command()
+@click.command(short_help="The JSON Schemas of files and JSON output.")
 @click.argument("shape", type=click.Choice(sorted(SHAPES)))
 def schema(shape: str) -> None:
     """Print a JSON Schema: of a line in calls-*.jsonl ("call"), of a file in runs/ ("run"), or of a command's JSON.
 
-    Example: token-callbacks schema run > run.schema.json
-    """
+    \b
+    Examples:
+      token-callbacks schema run > run.schema.json
+      token-callbacks schema report
+    """  # noqa: D301 - click reads the backspace: it leaves the lines after it as they are
     from rich.console import Console
 
     text = shipped(shape)

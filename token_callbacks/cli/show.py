@@ -27,8 +27,17 @@ def _run_ids(context: click.Context, parameter: click.Parameter, incomplete: str
     return sorted((name for name in names if name.startswith(incomplete)), reverse=True)
 
 
-@click.command(epilog=EXIT_CODES)
-@click.argument("run", shell_complete=_run_ids)
+def _no_path(context: click.Context, parameter: click.Parameter, text: str) -> str:
+    del context, parameter  # click's signature
+    if (Path(text) / "runs").is_dir():
+        raise click.UsageError(
+            f"{text!r} is a folder of logs and no run; for its newest: token-callbacks show last {text}"
+        )
+    return text
+
+
+@click.command(short_help="One run as a tree, call by call.", epilog=EXIT_CODES)
+@click.argument("run", default="last", callback=_no_path, shell_complete=_run_ids)
 @paths_argument
 @zone_option
 @click.option("--calls", type=click.IntRange(min=0), default=_USUAL_CALLS, show_default=True,
@@ -37,11 +46,11 @@ def _run_ids(context: click.Context, parameter: click.Parameter, incomplete: str
 def show(*, run: str, paths: tuple[str, ...], zone: ZoneInfo, calls: int, as_json: bool) -> None:
     """Show one RUN from PATHS (token_logs) as a tree: steps, agents, calls, and the runs opened in it.
 
-    RUN is an id, the beginning of one, a name (the newest run of that name is meant), or "last".
+    RUN is an id, the beginning of one, a name (the newest run of that name is meant), or "last", as where none is told.
 
     \b
     Examples:
-      token-callbacks show last
+      token-callbacks show
       token-callbacks show nightly-digest --calls 5
       token-callbacks show 20261121T0500 /var/log/tokens --json
     """  # noqa: D301 - click reads the backspace: it leaves the lines after it as they are

@@ -27,7 +27,8 @@ _TERMINATED = 143
 
 
 @click.command(
-    epilog="\b\nExit codes:\n  0  ended by Ctrl-C, or by --once\n  1  the folder cannot be read\n  2  wrong use"
+    short_help="The runs that go on, live.",
+    epilog="\b\nExit codes:\n  0  ended by Ctrl-C, or by --once\n  1  the folder cannot be read\n  2  wrong use",
 )
 @click.argument("folder", type=click.Path(file_okay=False), default=DEFAULT_FOLDER)
 @zone_option

@@ -50,7 +50,7 @@ def lines(
     ``details``: for each row, the rows of its models; empty where nobody asked. ``names``: what to add to groups that
     have one, for reading.
     """
-    named = {group: f"{group} {name}" for group, name in (names or {}).items()}
+    named = {group: f"{name}  {group}" for group, name in (names or {}).items()}
     for position, row in enumerate(rows):
         yield Line("group", named.get(row.group, row.group), row)
         for model in details[position] if details else ():
