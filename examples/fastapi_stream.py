@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import click
 import httpx
 import uvicorn
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from checking import end_with_verdict
@@ -42,9 +42,9 @@ def create_app(
     app = FastAPI()
     llm = OpenAI(model=model, api_base=api_base, api_key=api_key)
 
-    async def request_run(question: str) -> AsyncIterator[Run]:
+    async def request_run(request: Request) -> AsyncIterator[Run]:
         """Open a run, which goes on until the last byte of the answer is sent, or the browser is gone."""
-        async with counter.run("request", tags={"question": question}) as run:
+        async with counter.run("request", tags={"path": request.url.path}) as run:
             yield run
 
     RequestRun = Annotated[Run, Depends(request_run)]  # noqa: N806 - FastAPI's way
@@ -137,9 +137,7 @@ def main(log_dir: Path) -> None:
     runs = {path.stem: json.loads(path.read_text()) for path in (log_dir / "runs").glob("*.json")}
     for run_id in (*whole, left):
         run = runs[run_id]
-        click.echo(
-            f"{run['tags']['question']}: {run['total_llm_tokens']} tokens, abandoned: {run['calls']['abandoned']}"
-        )
+        click.echo(f"{run['tags']['path']}: {run['total_llm_tokens']} tokens, abandoned: {run['calls']['abandoned']}")
     figures = sorted((runs[run_id]["llm_prompt_tokens"], runs[run_id]["llm_completion_tokens"]) for run_id in whole)
     end_with_verdict(
         {"the requests": figures, "the one that was left": runs[left]["calls"]["abandoned"]},

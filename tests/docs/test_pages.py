@@ -78,7 +78,12 @@ def test_the_blocks_that_are_not_run_are_these() -> None:
     assert [
         ("README.md", ".ci/run runs it, in an environment of its own"),
         ("README.md", ".ci/run runs it, in an environment of its own"),
+        ("docs/agents.md", "tests/examples runs them"),
+        ("docs/agents.md", "it is a part of examples/llama_index_agents.py"),
+        ("docs/agents.md", "it is a part of examples/fastapi_stream.py"),
         ("docs/lavague.md", "needs LaVague and a browser; tests/lavague runs the same with both"),
+        ("docs/servers.md", "it installs gigabytes"),
+        ("docs/servers.md", "it installs gigabytes"),
     ] == reasons
 
 
