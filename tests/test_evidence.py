@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from token_callbacks.evidence import Figures, settle
 from token_callbacks.records import Operation, Outcome, Provenance, Sources
+from token_callbacks.usage import Reading, read_stream
 
 from .calls import Told
 
@@ -56,6 +57,20 @@ def test_a_placeholder_of_a_cut_stream_gives_way_to_what_arrived() -> None:
 
     assert Sources(prompt=Provenance.REPORTED, completion=Provenance.PARTIAL) == figures.sources
     assert (figures.usage.completion_tokens or 0) > 1
+
+
+def test_a_running_count_of_a_cut_stream_is_not_outdone_by_ours() -> None:
+    """A server that tells its count with every chunk knows better than our count of the text: it must stay a bound."""
+
+    class Running(Told):
+        def reading(self, operation: Operation) -> Reading | None:
+            told = [{"usage": {"prompt_tokens": 3, "completion_tokens": tokens}} for tokens in (0, 1, 2)]
+            return read_stream(told, operation)
+
+    figures = settle(Operation.CHAT, "gpt-4o", Outcome.ABANDONED, [Running(None, text=TEXT, messages=MESSAGES)])
+
+    assert Sources(prompt=Provenance.REPORTED, completion=Provenance.PARTIAL) == figures.sources
+    assert 2 == figures.usage.completion_tokens
 
 
 def test_a_failure_before_any_answer_counts_nothing() -> None:

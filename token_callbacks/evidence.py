@@ -193,7 +193,10 @@ def _settle_llm(  # noqa: PLR0917 - told to nobody but settle
     def later() -> Figures:
         told, api = usage.prompt_tokens, _api(operation)
         prompt = _Figure(0, Provenance.REPORTED) if has_no_prompt else _prompt_figure(told, model, sent, api)
-        completion = _completion_figure(usage.completion_tokens, model, back, sent, is_cut, api)
+        if is_cut and reading is not None and reading.grew:  # a count of the server's, up to where it was left
+            completion = _Figure(usage.completion_tokens, Provenance.PARTIAL)
+        else:
+            completion = _completion_figure(usage.completion_tokens, model, back, sent, is_cut, api)
         return Figures(
             usage=msgspec.structs.replace(usage, prompt_tokens=prompt.tokens, completion_tokens=completion.tokens),
             sources=_sources(

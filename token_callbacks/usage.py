@@ -37,6 +37,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     found: tuple[Found, ...]
     shrank: bool = False
     """A stream told fewer completion tokens than before."""
+    grew: bool = False
+    """A stream told more completion tokens than before: what it told last is its count up to there, and no opening."""
     unreadable: bool = False
     """Some of the answer could not be read."""
 
@@ -188,6 +190,7 @@ class UsageReader:
             usage=usage,
             found=tuple(Found(told.view, told.is_usage) for told, _ in told_by),
             shrank=any(told.shrank for told, _ in told_by),
+            grew=any(told.grew for told, _ in told_by),
         )
 
     def _merge(self, found: Found, plan: _Plan, choice: _About) -> None:
@@ -207,14 +210,14 @@ _About = int | frozenset[int] | None
 class _Told:
     """One usage object, with what later events of the stream said instead."""
 
-    __slots__ = ("choice", "fills_in", "is_usage", "shrank", "view")
+    __slots__ = ("choice", "fills_in", "grew", "is_usage", "shrank", "view")
 
     def __init__(self, view: dict[Any, Any], is_usage: bool, plan: _Plan, choice: _About) -> None:
         self.view = view
         self.is_usage = is_usage
         self.fills_in = plan.fills_in
         self.choice = choice
-        self.shrank = False
+        self.shrank = self.grew = False
 
     def is_same(self, plan: _Plan, choice: _About, view: View) -> bool:
         is_about_same = self.choice == choice or (
@@ -241,6 +244,7 @@ class _Told:
         after = _figures(self.view, operation)
         if before is not None and after is not None:
             self.shrank = self.shrank or _exceeds(before[0].completion_tokens, after[0].completion_tokens)
+            self.grew = self.grew or _exceeds(after[0].completion_tokens, before[0].completion_tokens)
 
 
 def _of_whole_request(words: list[tuple[_Told, Usage]]) -> list[tuple[_Told, Usage]]:
