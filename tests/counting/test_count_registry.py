@@ -1,6 +1,7 @@
 """Tokenizers that users register: which models they count, and what happens when they fail."""
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -175,10 +176,13 @@ def test_threads_register_at_once() -> None:
             assert family_of(f"model-{number}-{step}").registration is not None
 
     threads = [threading.Thread(target=register, args=(number,)) for number in range(8)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    sys.setswitchinterval(interval)
 
     assert 8 * 50 + 1 == len({entry.glob for entry in REGISTRY._registrations})
 

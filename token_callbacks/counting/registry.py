@@ -2,6 +2,7 @@
 
 import logging
 import operator
+import threading
 from collections.abc import Callable, Mapping, Sized
 from collections.abc import Set as AbstractSet
 from fnmatch import fnmatchcase
@@ -53,6 +54,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._registrations: list[Registration] = []
+        self._adding = threading.Lock()
 
     def add(self, pattern: object, tokenizer: object) -> None:
         """Register a tokenizer for the models whose name matches the glob; what was there for the same glob, ends.
@@ -67,14 +69,14 @@ class Registry:
                 " give its encode method, register_tokenizer(pattern, tokenizer.encode)"
             )
         glob = pattern.strip().lower()
-        # Each step is one that other threads see whole; at worst two registrations of one glob stay, the latest first.
-        self._registrations.insert(0, Registration(glob, tokenizer))
-        for old in [kept for kept in self._registrations[1:] if kept.glob == glob]:
-            self._registrations.remove(old)
+        with self._adding:  # a new list in the place of the old one, which others may be reading
+            others = [kept for kept in self._registrations if kept.glob != glob]
+            self._registrations = [Registration(glob, tokenizer), *others]
 
     def clear(self) -> None:
         """Forget every registration."""
-        self._registrations.clear()
+        with self._adding:
+            self._registrations = []
 
     def match(self, model: str) -> Registration | None:
         """Return the latest registration whose glob matches the model's name, with or without its provider."""
@@ -82,7 +84,7 @@ class Registry:
             return None
         whole = model.strip().lower()
         names = (whole, whole.rpartition("/")[2])
-        found = (entry for entry in tuple(self._registrations) if any(fnmatchcase(name, entry.glob) for name in names))
+        found = (entry for entry in self._registrations if any(fnmatchcase(name, entry.glob) for name in names))
         return next(found, None)
 
 
