@@ -22,15 +22,22 @@ def rows() -> Iterator[Row]:
     """Measure the import alone, and with a counter made, which loads all of the core."""
     timings = side_by_side({statement: _fresh(statement) for statement in (JSON, IMPORT, COUNTER)}, turns=_TURNS)
     baseline = f"{JSON}: {timings.seconds(JSON) * 1e3:.1f} ms"
-    for statement in (IMPORT, COUNTER):
-        yield limited(
-            f"fresh process: {statement}",
-            timings.seconds(statement) * 1e3,
-            limit=_LIMIT_MILLISECONDS,
-            unit="ms",
-            baseline=baseline,
-            compared=f"+{timings.added(statement, over=JSON) * 1e3:.1f} ms",
-        )
+    more = {name: f"+{timings.added(name, over=JSON) * 1e3:.1f} ms" for name in (IMPORT, COUNTER)}
+    milliseconds = {name: timings.seconds(name) * 1e3 for name in (IMPORT, COUNTER)}
+    yield limited(
+        f"fresh process: {IMPORT}",
+        milliseconds[IMPORT],
+        limit=_LIMIT_MILLISECONDS,
+        unit="ms",
+        baseline=baseline,
+        compared=more[IMPORT],
+    )
+    yield Row(
+        what=f"fresh process: {COUNTER}",
+        ours=f"{milliseconds[COUNTER]:.0f} ms",
+        baseline=baseline,
+        compared=more[COUNTER],
+    )
 
 
 def _fresh(statement: str) -> Variant:

@@ -4,6 +4,7 @@ Each row of ``RULES`` holds the constants of one generation of models behind one
 of them of 2024-10 to 2026-07 (docs/counting.md tells how well each does). The messages' own are ``ChatRule``'s.
 """
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -201,6 +202,7 @@ class ChatTokens(msgspec.Struct, frozen=True, kw_only=True):
     kinds: frozenset[str]
 
 
+@functools.lru_cache(maxsize=512)
 def prompt_rule_of(name: str, api: str) -> PromptRule | None:
     """Return the rule of the model with that (bare) name behind an API; ``None`` where none is known."""
     for rule in RULES:

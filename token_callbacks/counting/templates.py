@@ -4,6 +4,7 @@ The templates of open models are published with them; what a hosted API adds bes
 there are (docs/counting.md), so that nothing of this is exact but OpenAI's answers.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
@@ -173,6 +174,7 @@ TEMPLATES = (
 )
 
 
+@functools.lru_cache(maxsize=512)
 def template_of(name: str) -> ChatTemplate | None:
     """Return the template of the model with that (bare) name; ``None``: it counts as OpenAI's do."""
     return next((row for row in TEMPLATES if any(fnmatchcase(name, glob) for glob in row.globs)), None)
@@ -252,6 +254,7 @@ ANSWERS = (
 )
 
 
+@functools.lru_cache(maxsize=512)
 def answer_rule_of(name: str, api: str) -> AnswerRule:
     """Return the rule for answers of the model with that (bare) name over an API."""
     for rule in ANSWERS:
