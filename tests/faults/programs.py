@@ -201,6 +201,7 @@ def part(base_url: str, log_dir: str) -> None:
 
 def lose_permission(log_dir: str) -> None:
     """Make calls while the folder is and is not ours to write to."""
+    TokenCounter(log_dir=None).close()  # loads what may lie where only root may read
     if os.geteuid() == 0:
         os.seteuid(65534)
     folder = Path(log_dir, "logs")

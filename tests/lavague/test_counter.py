@@ -45,6 +45,8 @@ class Raising:
     """Raises whatever is read from it."""
 
     def __getattribute__(self, name: str) -> Any:
+        if name == "__class__":  # other tests walk over all there is in memory
+            return Raising
         raise RuntimeError(f"half-initialised: {name}")
 
 

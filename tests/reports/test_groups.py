@@ -60,7 +60,7 @@ class Price(NamedTuple):
 
 
 class Book:
-    """Prices by model, dearer at night and for long prompts; what a provider told comes first."""
+    """Prices LLM calls by model, dearer at night and for long prompts; what a provider told comes first."""
 
     band_starts = (4, 200_000)
     period_starts = tuple(range(30, 1440, 30))
@@ -68,7 +68,8 @@ class Book:
     def charge(self, record: CallRecord) -> Charge:
         usage, told = record.usage, record.provider_usage or {}
         band = sum(start <= (usage.prompt_tokens or 0) for start in self.band_starts)
-        lacks, parts = usage.prompt_tokens is None, (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
+        lacks = usage.prompt_tokens is None or record.operation is Operation.EMBEDDING
+        parts = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
         half_hour = record.started_at.hour * 2 + record.started_at.minute // 30
         shape = (lacks, parts > (usage.prompt_tokens or 0))
         return Charge(record.model, half_hour, band, shape, told.get("service_tier"))
