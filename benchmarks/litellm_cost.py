@@ -24,14 +24,6 @@ from loopback_server import LoopbackServer, Reply
 WORDS = 50
 _CALLS = 4
 _TURNS = 30
-_CALLBACK_LISTS = (
-    "callbacks",
-    "input_callback",
-    "success_callback",
-    "failure_callback",
-    "_async_success_callback",
-    "_async_failure_callback",
-)
 
 
 def rows() -> Iterator[Row]:
@@ -68,7 +60,7 @@ def variant(
 
         adapter.uninstall()
         take_out()
-        for name in _CALLBACK_LISTS:
+        for name in adapter.CALLBACK_LISTS:
             getattr(litellm, name).clear()
         prepare()
         call()  # LiteLLM sorts its callbacks into its lists in the first call

@@ -98,7 +98,7 @@ async def ask_agent(provider: Provider, *, question: str) -> None:
 
 
 def ask_litellm(provider: Provider, *, question: str) -> None:
-    """Stream a completion that tells no usage: what it used has to be counted here."""
+    """Stream a completion without asking for its usage: the counter does, and the stream looks as if nobody had."""
     import litellm
 
     chunks = litellm.completion(
@@ -120,7 +120,7 @@ def counted_run(provider: Provider, *, log_dir: Path) -> dict[str, int]:
         ask_documents(provider, question="What does this package promise?")
         click.secho("\n\n2. LlamaIndex: an agent with a tool", bold=True)
         asyncio.run(ask_agent(provider, question="How many words does README.md have?"))
-        click.secho("\n\n3. LiteLLM: a stream that tells no usage", bold=True)
+        click.secho("\n\n3. LiteLLM: a stream that tells its usage only when asked", bold=True)
         ask_litellm(provider, question="Say in one sentence what a token is.")
     counter.close()
     summary = run.summary

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,10 @@ def row(group: str | None = "gpt-4o", **changes: Any) -> Row:
         "tokens_by_source": {Provenance.REPORTED: 1_323_579},
         "calls_by_source": {Provenance.REPORTED: 3},
         "costs": {"USD": Decimal("1.25")},
+        "price_sources": {"genai-prices 0.2.3": date(2026, 5, 1)},
         "unpriced_calls": 0,
+        "unpriced_models": (),
+        "calls_without_figures": 0,
     }
     return Row(**(figures | changes))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +57,7 @@ class Price(NamedTuple):
     amount: Decimal
     currency: str
     source: str = "own table"
+    dated: date | None = None
 
 
 class Book:
@@ -74,8 +75,14 @@ class Book:
         shape = (lacks, parts > (usage.prompt_tokens or 0))
         return Charge(record.model, half_hour, band, shape, told.get("service_tier"))
 
+    def load(self) -> None:
+        """It is all there."""
+
+    def lacks_figures(self, charge: Charge) -> bool:
+        return any(charge.shape)
+
     def price(self, charge: Charge, usage: Usage, *, calls: int) -> Price | None:
-        if charge.model is None or any(charge.shape):
+        if charge.model is None or self.lacks_figures(charge):
             return None
         rate = Decimal("0.3") * (1 + charge.band) + charge.half_hour + (charge.tier == "flex")
         currency = "EUR" if charge.model == "claude-sonnet-4-5" else "USD"
@@ -340,7 +347,32 @@ def test_costs_are_by_currency_and_what_has_no_price_is_counted(tmp_path: Path) 
 
     usd = 3 * Decimal("24.3") + 5 * Decimal("24.6") + 2 + Decimal("0.25")
     assert {"EUR": 2 * Decimal("24.3") + 1, "USD": usd} == total.costs
-    assert 3 == total.unpriced_calls
+    assert (3, 2, ("gpt-4o-2024-08-06",)) == (total.unpriced_calls, total.calls_without_figures, total.unpriced_models)
+    assert {"own table": None, "reported": None} == total.price_sources
+
+
+def test_each_row_says_who_told_its_prices_as_of_when_and_who_has_none(tmp_path: Path) -> None:
+    """The real book: the sources of the calls in the row, and no others; the total has them all."""
+    table = {"price": [{"model": "mine", "prompt": "1", "completion": "2", "from": date(2026, 1, 3)}]}
+    day = {"started_at": NOON, "completion_tokens": 4}
+    write(
+        tmp_path,
+        [
+            record(0, model="mine", response_model=None, prompt_tokens=3, **day),
+            record(1, model="nobody-knows-3", response_model=None, prompt_tokens=3, **day),
+            record(2, model="gpt-4o", prompt_tokens=3, **day),
+            record(3, model="gpt-4o", usage=Usage(), outcome=Outcome.FAILED, started_at=NOON),
+        ],
+    )
+    made = report(tmp_path, "model", book=PriceBook(table))
+    rows = {row.group: row for row in made.rows}
+
+    assert {"own table": date(2026, 1, 3)} == rows["mine"].price_sources
+    assert ({}, ("nobody-knows-3",)) == (rows["nobody-knows-3"].price_sources, rows["nobody-knows-3"].unpriced_models)
+    assert ["genai-prices"] == [source.split()[0] for source in rows["gpt-4o"].price_sources]
+    assert ((), 1) == (rows["gpt-4o"].unpriced_models, rows["gpt-4o"].calls_without_figures)
+    assert ("nobody-knows-3",) == made.total.unpriced_models
+    assert {**rows["mine"].price_sources, **rows["gpt-4o"].price_sources} == made.total.price_sources
 
 
 def prices_of(found: list[CallRecord]) -> tuple[dict[str, Decimal], int]:

@@ -496,7 +496,7 @@ class _Installed:
         self._ledger.remove_locator(_listener.enclosing)
         self._see_to_registration = self._set_up = self._end_stream = _do_nothing
         self._pass_event = self._request = self._close_stream = _do_nothing
-        for name in _CALLBACK_LISTS:
+        for name in CALLBACK_LISTS:
             registered = getattr(litellm, name, None)
             if isinstance(registered, list) and self.handler in registered:
                 registered.remove(self.handler)
@@ -535,7 +535,7 @@ _RUN_ASYNC_IN_A_THREAD = (
 
 _LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
-_CALLBACK_LISTS = (
+CALLBACK_LISTS = (
     "callbacks",
     "input_callback",
     "success_callback",

@@ -10,6 +10,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from token_callbacks.counting.files import FileCount
+    from token_callbacks.prices import Price
+    from token_callbacks.reports.shapes import PromptPrice
 
 
 @click.command(short_help="The tokens of files, offline.")
@@ -40,14 +42,12 @@ def _print_counts(counted: Iterable[FileCount], model: str, *, as_json: bool) ->
     from token_callbacks.cli.pricing import price_book
     from token_callbacks.counting.files import prompt_price
     from token_callbacks.ledger import utc_now
-    from token_callbacks.prices.costs import as_text
 
     files = list(counted)
     total, is_exact = sum(file.tokens for file in files), all(file.is_exact for file in files)
     price = prompt_price(model, total, book=price_book(), moment=utc_now())
     if as_json:
-        told_price = price and {"amount": as_text(price.amount), "currency": price.currency, "source": price.source}
-        told = {"model": model, "files": files, "tokens": total, "is_exact": is_exact, "prompt_price": told_price}
+        told = {"model": model, "files": files, "tokens": total, "is_exact": is_exact, "prompt_price": _shaped(price)}
         click.echo(msgspec.json.encode(told))
         return
     table = Table("file", "tokens", box=None, pad_edge=False)
@@ -56,8 +56,25 @@ def _print_counts(counted: Iterable[FileCount], model: str, *, as_json: bool) ->
         table.add_row(file.name, _tokens(file.tokens, file.is_exact))
     table.add_section()
     table.add_row(f"total for {model}", _tokens(total, is_exact))
-    table.add_row("as a prompt", "-" if price is None else f"{as_text(price.amount)} {price.currency} ({price.source})")
+    table.add_row("as a prompt", "-" if price is None else _told(price))
     Console().print(table)
+
+
+def _shaped(price: Price | None) -> PromptPrice | None:
+    from token_callbacks.prices.costs import as_text
+    from token_callbacks.reports.shapes import PromptPrice
+
+    if price is None:
+        return None
+    amount = as_text(price.amount)
+    return PromptPrice(amount=amount, currency=price.currency, source=price.source, dated=price.dated)
+
+
+def _told(price: Price) -> str:
+    from token_callbacks.prices.costs import as_text
+    from token_callbacks.reports.texts import sourced
+
+    return f"{as_text(price.amount)} {price.currency} ({sourced(price.source, price.dated)})"
 
 
 def _tokens(tokens: int, is_exact: bool) -> str:

@@ -230,6 +230,7 @@ def _print_table(made: Aggregate, looks: _Looks, names: dict[str | None, str]) -
 
 def _notes(made: Aggregate, left_out: Sequence[str]) -> Iterator[str]:
     from token_callbacks.cli.terminal import signs
+    from token_callbacks.reports.tables import told_sources
 
     total, sign = made.total, signs()
     if left_out:
@@ -238,10 +239,25 @@ def _notes(made: Aggregate, left_out: Sequence[str]) -> Iterator[str]:
         yield f"{sign.at_least} at least so much: what some calls used is not known, or not in full"
     if any(row.weakest.weakest == "estimated" for row in made.rows):
         yield f"{sign.about} holds an estimate"
-    if total.unpriced_calls:
-        yield f"{total.unpriced_calls:,} calls are not in the cost: their price, or what they used, is not known"
+    if total.price_sources:
+        yield f"prices, of the day of each call: {', '.join(told_sources(total))}"
+    if unpriced := total.unpriced_calls - total.calls_without_figures:
+        yield f"{unpriced:,} calls are not in the cost, no price is known for {_named(total.unpriced_models)}"
+    if total.calls_without_figures:
+        yield f"{total.calls_without_figures:,} calls are not in the cost, what they used is not known"
     for note in made.skipped.told():
         yield f"not in it: {note}"
+
+
+_MOST_NAMED = 5
+
+
+def _named(models: Sequence[str]) -> str:
+    from token_callbacks.cli.terminal import signs
+    from token_callbacks.reports.texts import LONGEST_NAME, readable
+
+    more = f" and {len(models) - _MOST_NAMED:,} more" if len(models) > _MOST_NAMED else ""
+    return ", ".join(readable(model, LONGEST_NAME, signs().cut) for model in models[:_MOST_NAMED]) + more
 
 
 def _hold_to(limits: _Limits, made: Aggregate) -> None:

@@ -99,13 +99,17 @@ class PriceBook:
         rates = self._rates(charge)
         return None if rates is None else _applied(rates, charge, usage, calls)
 
+    def lacks_figures(self, charge: Charge) -> bool:
+        """Tell whether calls of this charge have no price because a figure is missing, or contradicts another."""
+        return charge.basis in {Basis.MISSING, Basis.EXCEEDING}
+
     def price_of(self, record: CallRecord) -> Price | None:
         """Price one call; ``None``: unpriced."""
         told = reported_cost(record)
         return self.price(charge_of(record), record.usage, calls=1, reported=None if told is None else told[0])
 
     def _looked_up(self, charge: Charge) -> Rates | None:
-        if charge.basis in {Basis.MISSING, Basis.EXCEEDING}:
+        if self.lacks_figures(charge):
             return None
         for source in self._sources:
             for name in asked_names(charge):

@@ -32,8 +32,8 @@ def cost_of(charges: Sequence[Charged], book: PriceBook, *, now: datetime) -> Co
         prices_from=max((price.dated for _, price in known if price.dated is not None), default=None),
         priced_at=now,
         unpriced_calls=sum(charged.calls for charged in unpriced),
-        unpriced_models=_models([charged for charged in unpriced if not _lacks_figures(charged)]),
-        calls_without_figures=sum(charged.calls for charged in unpriced if _lacks_figures(charged)),
+        unpriced_models=_models([charged for charged in unpriced if not book.lacks_figures(charged.charge)]),
+        calls_without_figures=sum(charged.calls for charged in unpriced if book.lacks_figures(charged.charge)),
         other_currencies={name: as_text(amount) for name, amount in sorted(amounts.items())},
     )
 
@@ -60,10 +60,6 @@ def _main_currency(known: Sequence[tuple[Charged, Price]]) -> str | None:
     for charged, price in known:
         calls[price.currency] = calls.get(price.currency, 0) + charged.calls
     return min(calls, key=lambda currency: (-calls[currency], currency), default=None)
-
-
-def _lacks_figures(charged: Charged) -> bool:
-    return charged.charge.basis in {Basis.MISSING, Basis.EXCEEDING}
 
 
 def _models(charges: Sequence[Charged]) -> list[str]:

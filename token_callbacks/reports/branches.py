@@ -9,13 +9,12 @@ from zoneinfo import ZoneInfo
 from token_callbacks.records import CallRecord, Outcome, Provenance, RunSummary
 from token_callbacks.reports.listing import duration, run_cells
 from token_callbacks.reports.shapes import RunBranch, RunTree
-from token_callbacks.reports.texts import Signs, fitted, readable
+from token_callbacks.reports.texts import LONGEST_NAME, Signs, fitted, readable
 
 if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
 
-_LONGEST_NAME = 60
 _GUIDE = 4
 """Columns that a level of the tree takes."""
 _LEAST_ROOM = 20
@@ -141,7 +140,7 @@ class TreePrinter:
         return text
 
     def _readable(self, text: str) -> str:
-        return readable(text, _LONGEST_NAME, self._signs.cut)
+        return readable(text, LONGEST_NAME, self._signs.cut)
 
 
 def _by_step(branches: Iterable[RunBranch]) -> dict[str | None, list[RunBranch]]:

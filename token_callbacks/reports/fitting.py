@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from token_callbacks.reports.texts import Signs, fitted, readable
+from token_callbacks.reports.texts import LONGEST_NAME, Signs, fitted, readable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-LONGEST_NAME = 60
 _GAP = 2
 _LEAST_NAME = 12
 _NAME_SHARE = 4

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from decimal import Context, Decimal
 from operator import attrgetter
 from typing import Any, Literal, Protocol
 
@@ -13,6 +13,7 @@ import msgspec
 
 from token_callbacks.errors import InvalidArgument, MissingExtra
 from token_callbacks.records import CallRecord, Operation, Outcome, Provenance, Sources, Usage
+from token_callbacks.reports.costs import REPORTED, Costs
 from token_callbacks.reports.logs import CallsFile, Logs, RunFacts
 from token_callbacks.reports.parts import Key, Part, Plan, Progress, typical
 from token_callbacks.reports.rows import Row
@@ -23,9 +24,6 @@ GROUPINGS = ("run", "day", "week", "month", "model", "provider", "step", "agent"
 
 TAG = "tag:"
 Engine = Literal["auto", "duckdb", "streaming"]
-
-_EXACT = Context(prec=200)
-"""Sums of money are never rounded."""
 
 _TIMES = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
 _WEAKNESS = {provenance: rank for rank, provenance in enumerate(Provenance)}
@@ -80,11 +78,17 @@ class Prices(Protocol):
     def period_starts(self) -> tuple[int, ...]:
         """Minutes of the UTC day at which a price changes."""
 
+    def load(self) -> None:
+        """Get ready what the first price would take long for."""
+
     def charge(self, record: CallRecord) -> Any:
         """Tell what calls must share so that their tokens may be priced as a sum."""
 
     def price(self, charge: Any, usage: Usage, *, calls: int) -> Any:
         """Price the sum; ``None``: it has no price."""
+
+    def lacks_figures(self, charge: Any) -> bool:
+        """Tell whether calls of this charge lack a figure that any price takes."""
 
 
 def aggregated(
@@ -111,8 +115,11 @@ def aggregated(
     skipped = logs.fresh_skipped()
     runs = logs.run_facts() if by.startswith(TAG) or where.asks_for_runs else {}
     groups = _Groups(by, where, tz, book, runs, details=details)
-    for part in _parts(logs, groups.plan, engine, skipped, progress):
-        groups.add(part)
+    with ThreadPoolExecutor(1) as beside:
+        if book is not None:
+            beside.submit(book.load)  # while DuckDB, which lets go of the interpreter, is at work
+        for part in _parts(logs, groups.plan, engine, skipped, progress):
+            groups.add(part)
     return groups.aggregate(skipped)
 
 
@@ -209,7 +216,7 @@ class _Groups:
         for sums in self._sums.values():
             if self._pricing is not None:
                 sums.price(self._pricing.book)
-            self._total.add_costs(sums)
+            self._total.costs.absorb(sums.costs)
         ordered = sorted(self._sums.items(), key=_by_name if self._is_in_time else _by_size)
         return Aggregate(
             rows=[sums.row(group) for group, sums in ordered],
@@ -381,14 +388,15 @@ class _Sums:
     """The running sums of a group, by the rules of ``totals.Totals``."""
 
     def __init__(self) -> None:
-        self.calls = self.failed = self.cached = self.unpriced = 0
+        self.calls = self.failed = self.cached = 0
         self.lower_bound = False
-        self.costs: dict[str, Decimal] = {}
+        self.costs = Costs()
         self._figures: list[int | None] = [None] * len(Usage.__struct_fields__)
         self._weakest: list[Provenance | None] = [None, None, None]
         self._calls_by_source = dict.fromkeys(Provenance, 0)
         self._tokens_by_source = dict.fromkeys(Provenance, 0)
-        self._charges: dict[Any, tuple[int, list[int | None]]] = {}
+        self._charges: dict[Any, tuple[str | None, int, list[int | None]]] = {}
+        """What is yet to be priced: the model, the calls and their figures."""
 
     def add(self, part: Part) -> None:
         """Add a part."""
@@ -414,28 +422,21 @@ class _Sums:
         if part.key.cached or part.key.outcome is Outcome.NOT_STARTED:
             return
         if part.key.currency is not None and part.reported is not None:
-            self._add_cost(part.key.currency, part.reported)
+            self.costs.add(part.reported, currency=part.key.currency, source=REPORTED)
             return
-        calls, figures = self._charges.get(charge, (0, [None] * len(part.figures)))
-        self._charges[charge] = (calls + part.calls, _added(figures, part.figures))
+        model, calls, figures = self._charges.get(
+            charge, (part.key.model or part.key.response_model, 0, [None] * len(part.figures))
+        )
+        self._charges[charge] = (model, calls + part.calls, _added(figures, part.figures))
 
     def price(self, book: Prices) -> None:
         """Price what was kept."""
-        for charge, (calls, figures) in self._charges.items():
+        for charge, (model, calls, figures) in self._charges.items():
             price = book.price(charge, _usage(figures), calls=calls)
             if price is None:
-                self.unpriced += calls
+                self.costs.add_unpriced(calls, model=model, lacks_figures=book.lacks_figures(charge))
             else:
-                self._add_cost(price.currency, price.amount)
-
-    def add_costs(self, other: _Sums) -> None:
-        """Add the costs of another group."""
-        self.unpriced += other.unpriced
-        for currency, amount in other.costs.items():
-            self._add_cost(currency, amount)
-
-    def _add_cost(self, currency: str, amount: Decimal) -> None:
-        self.costs[currency] = _EXACT.add(self.costs.get(currency, Decimal()), amount)
+                self.costs.add(price.amount, currency=price.currency, source=price.source, dated=price.dated)
 
     @property
     def usage(self) -> Usage:
@@ -455,8 +456,11 @@ class _Sums:
             lower_bound=self.lower_bound,
             tokens_by_source=self._tokens_by_source,
             calls_by_source=self._calls_by_source,
-            costs=dict(sorted(self.costs.items())),
-            unpriced_calls=self.unpriced,
+            costs=dict(sorted(self.costs.amounts.items())),
+            price_sources=dict(sorted(self.costs.sources.items())),
+            unpriced_calls=self.costs.unpriced_calls,
+            unpriced_models=tuple(sorted(self.costs.unpriced_models)),
+            calls_without_figures=self.costs.without_figures,
         )
 
 

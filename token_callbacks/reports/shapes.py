@@ -6,7 +6,7 @@ beside its currency, times are UTC.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated
 
 import msgspec
@@ -48,6 +48,15 @@ class WeakestSources(msgspec.Struct, frozen=True, kw_only=True):
     completion: Provenance | None
 
 
+class PriceSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Who told prices."""
+
+    source: str
+    """Such as ``genai-prices 0.2.3``; ``own table``; ``reported``: the provider told the cost."""
+    dated: date | None
+    """The latest day from which on one of its prices holds; ``None``: it does not say."""
+
+
 class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
     """What the calls of one group used; cached and written tokens are parts of the prompt, reasoning is of the rest."""
 
@@ -64,8 +73,14 @@ class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
     total_llm_tokens: Tokens | None
     costs: list[Money]
     """One a currency, by its name; empty: nothing priced."""
+    price_sources: list[PriceSource]
+    """Who told the prices, by name; empty: nothing priced."""
     unpriced_calls: Tokens
-    """Calls that used tokens and have no price; they are not in ``costs``."""
+    """Calls whose price is not known, or that lack a figure it takes; they are not in ``costs``."""
+    unpriced_models: list[str]
+    """Models that nobody knows a price for."""
+    calls_without_figures: Tokens
+    """Among the unpriced calls, those that lack a figure that a price takes."""
     calls: Tokens
     failed_calls: Tokens
     cached_calls: Tokens
@@ -157,6 +172,8 @@ class PromptPrice(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     source: str
     """Who told the price."""
+    dated: date | None
+    """The day from which on it holds; ``None``: the source does not say."""
 
 
 class CountedFiles(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,9 +9,9 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from token_callbacks.reports.cells import cells, total_tokens
-from token_callbacks.reports.fitting import LONGEST_NAME, Entry, Fitted, Sheet, fitted_table
+from token_callbacks.reports.fitting import Entry, Fitted, Sheet, fitted_table
 from token_callbacks.reports.rows import Row
-from token_callbacks.reports.texts import PRETTY, Signs, readable
+from token_callbacks.reports.texts import LONGEST_NAME, PRETTY, Signs, readable, sourced
 
 COLUMNS = (
     "embedding", "prompt", "cached", "written", "completion", "reasoning", "total", "cost", "calls",
@@ -102,7 +102,8 @@ def as_csv(shown: Iterable[Line]) -> str:
 
 CSV_COLUMNS = (
     "kind", "group", "model", "embedding_tokens", "llm_prompt_tokens", "cache_read_tokens", "cache_write_tokens",
-    "llm_completion_tokens", "reasoning_tokens", "total_llm_tokens", "cost_usd", "other_costs", "unpriced_calls",
+    "llm_completion_tokens", "reasoning_tokens", "total_llm_tokens", "cost_usd", "other_costs", "price_sources",
+    "unpriced_calls", "unpriced_models", "calls_without_figures",
     "calls", "failed_calls", "cached_calls", "reported_calls", "counted_calls", "estimated_calls", "partial_calls",
     "missing_calls", "lower_bound",
 )  # fmt: skip
@@ -111,6 +112,11 @@ CSV_COLUMNS = (
 def plain(amount: Decimal) -> str:
     """Write an amount in full, without an exponent."""
     return f"{amount:f}"
+
+
+def told_sources(row: Row) -> list[str]:
+    """Tell who told the prices of a row, and as of when."""
+    return [sourced(source, dated) for source, dated in row.price_sources.items()]
 
 
 def _csv_figures(row: Row) -> dict[str, object]:
@@ -126,7 +132,10 @@ def _csv_figures(row: Row) -> dict[str, object]:
         "total_llm_tokens": total_tokens(row),
         "cost_usd": plain(row.costs["USD"]) if "USD" in row.costs else None,
         "other_costs": "; ".join(f"{plain(amount)} {currency}" for currency, amount in others.items()),
+        "price_sources": "; ".join(told_sources(row)),
         "unpriced_calls": row.unpriced_calls,
+        "unpriced_models": "; ".join(map(_cell, row.unpriced_models)),
+        "calls_without_figures": row.calls_without_figures,
         "calls": row.calls,
         "failed_calls": row.failed,
         "cached_calls": row.cached,

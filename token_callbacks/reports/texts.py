@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import NamedTuple
+
+LONGEST_NAME = 60
+"""Characters that are shown of a name."""
 
 _JOINER = "\u200d"
 
@@ -56,3 +60,8 @@ def _spelled(character: str) -> str:
     if character.isprintable():
         return character
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def sourced(source: str, dated: date | None) -> str:
+    """Tell who told a price, and since when it holds, as far as that is told."""
+    return source if dated is None else f"{source} of {dated}"
