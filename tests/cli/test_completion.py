@@ -28,6 +28,16 @@ def test_groupings_are_completed(tmp_path: Path, begun: str, whole: list[str]) -
     assert whole == _completed(f"token-callbacks report --by {begun}", 3, tmp_path)
 
 
+def test_the_ids_of_runs_are_completed(real_log: Path) -> None:
+    """Newest first, of the folder that is named or of the usual one."""
+    ids = sorted((path.stem for path in (real_log / "runs").glob("*.json")), reverse=True)
+
+    assert 3 <= len(ids)
+    assert ids[:1] == _completed(f"token-callbacks show {ids[0][:-2]}", 2, real_log.parent)
+    assert [run for run in ids if run.startswith("20")] == _completed("token-callbacks show 20", 2, real_log.parent)
+    assert ["last"] == _completed("token-callbacks show la", 2, real_log.parent)
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_of_a_shell_is_printed(shell: str) -> None:
     """It asks the command itself for what there is."""

@@ -62,6 +62,15 @@ def test_a_lower_bound_is_marked(source: Provenance) -> None:
     )
 
 
+@pytest.mark.parametrize("source", [Provenance.COUNTED, Provenance.ESTIMATED])
+def test_a_part_is_a_lower_bound_where_a_whole_was_counted(source: Provenance) -> None:
+    """Only providers tell what of a prompt was cached: of the calls that were counted here nobody knows."""
+    usage = Usage(prompt_tokens=1_000, completion_tokens=50, cache_read_tokens=900, reasoning_tokens=21)
+    shown = cells(row(usage=usage, weakest=Sources(prompt=source, completion=Provenance.REPORTED)), PRETTY)
+
+    assert ("≥900", "21") == (shown["cached"], shown["reasoning"])
+
+
 def test_a_stream_that_nobody_read_makes_no_lower_bound() -> None:
     """Its figures are missing, and nothing was used: the row says so by ``lower_bound``."""
     weakest = Sources(prompt=Provenance.REPORTED, completion=Provenance.MISSING)

@@ -13,7 +13,6 @@ import jsonschema
 import pytest
 from rich.cells import cell_len
 
-from tests.cli.rows import record, written
 from tests.cli.screens import COMMAND, environment, piped, shown, typed
 from token_callbacks.cli import terminal
 from token_callbacks.reports.tables import COLUMNS, LEFT_OUT_FIRST
@@ -156,17 +155,19 @@ def test_importing_the_command_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "is_shown"), [(0.0, True), (3600.0, False)])
+@pytest.mark.parametrize(
+    "command", [["report"], ["runs"], ["show", "last"], ["recover"], ["export", "--parquet", "memory://out"]]
+)
 def test_a_bar_is_shown_when_reading_takes_long(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, is_shown: bool
+    real_log: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], *, seconds: float, is_shown: bool
 ) -> None:
-    """On a terminal's standard error, and taken away at the end."""
-    log = written(tmp_path / "token_logs", *(record(number) for number in range(9)))
+    """On a terminal's standard error, and taken away at the end, whatever reads the logs."""
     program = (
         f"import token_callbacks.cli.terminal as terminal; terminal._PATIENCE_SECONDS = {seconds}; "
         "from token_callbacks.cli import main; main()"
     )
     monkeypatch.setattr("tests.cli.screens.COMMAND", [sys.executable, "-c", program])
-    sent, code = typed("report", str(log), columns=100)
+    sent, code = typed(*_at(command, real_log), columns=100)
 
     assert (0, is_shown) == (code, b"reading" in sent)
     assert not [line for line in shown(sent, columns=100) if line.startswith("reading")]

@@ -18,10 +18,12 @@ def recover(folder: str) -> None:
       token-callbacks recover /var/log/tokens
     """  # noqa: D301 - click reads the backspace: it leaves the lines after it as they are
     from token_callbacks.cli.pricing import pricing
+    from token_callbacks.cli.terminal import ReadingBar
     from token_callbacks.recovery import recover as recovered
 
     try:
-        done = recovered(folder, pricing=pricing())
+        with ReadingBar():
+            done = recovered(folder, pricing=pricing())
     except OSError as error:
         raise click.ClickException(f"{folder} cannot be recovered: {error}") from error
     if done.is_busy:

@@ -230,14 +230,16 @@ def _print_table(made: Aggregate, looks: _Looks, names: dict[str | None, str]) -
 
 def _notes(made: Aggregate, left_out: Sequence[str]) -> Iterator[str]:
     from token_callbacks.cli.terminal import signs
+    from token_callbacks.reports.cells import has_mark
     from token_callbacks.reports.tables import told_sources
 
     total, sign = made.total, signs()
+    rows = (*made.rows, total)
     if left_out:
         yield f"no room for: {', '.join(left_out)}"
-    if total.lower_bound:
+    if any(has_mark(row, sign.at_least, sign) for row in rows):
         yield f"{sign.at_least} at least so much: what some calls used is not known, or not in full"
-    if any(row.weakest.weakest == "estimated" for row in made.rows):
+    if any(has_mark(row, sign.about, sign) for row in rows):
         yield f"{sign.about} holds an estimate"
     if total.price_sources:
         yield f"prices, of the day of each call: {', '.join(told_sources(total))}"

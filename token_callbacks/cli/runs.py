@@ -64,15 +64,17 @@ def runs(
 def all_runs(paths: Sequence[str]) -> list[RunSummary]:
     """Read the runs of folders and files, newest first; says so and ends the command where there is nothing."""
     from token_callbacks.cli.pricing import pricing
+    from token_callbacks.cli.terminal import ReadingBar
     from token_callbacks.recovery import unfinished
     from token_callbacks.reports.logs import load
     from token_callbacks.reports.runs import newest_first
 
     now = datetime.now(UTC)
     try:
-        found = list(load(*paths).summaries())
-        for folder in folders(paths):
-            found += unfinished(folder, now=now, pricing=pricing())
+        with ReadingBar():
+            found = list(load(*paths).summaries())
+            for folder in folders(paths):
+                found += unfinished(folder, now=now, pricing=pricing())
     except OSError as error:
         raise click.ClickException(f"{', '.join(paths)} cannot be read: {error}") from error
     if not found:

@@ -20,15 +20,20 @@ def cells(row: Row, signs: Signs) -> dict[str, str]:
     return {
         "embedding": _figure(usage.embedding_tokens, _mark(row, signs, weakest.embedding), signs),
         "prompt": _figure(usage.prompt_tokens, _mark(row, signs, weakest.prompt), signs),
-        "cached": _figure(usage.cache_read_tokens, "", signs),
-        "written": _figure(usage.cache_write_tokens, "", signs),
+        "cached": _figure(usage.cache_read_tokens, _part_mark(row, signs, weakest.prompt), signs),
+        "written": _figure(usage.cache_write_tokens, _part_mark(row, signs, weakest.prompt), signs),
         "completion": _figure(usage.completion_tokens, _mark(row, signs, weakest.completion), signs),
-        "reasoning": _figure(usage.reasoning_tokens, "", signs),
+        "reasoning": _figure(usage.reasoning_tokens, _part_mark(row, signs, weakest.completion), signs),
         "total": _figure(total_tokens(row), _mark(row, signs, *whole), signs),
         "cost": _cost(row, signs),
         "calls": f"{row.calls:,}",
         **{source.value: share(row.calls_by_source.get(source, 0), row.calls, signs) for source in Provenance},
     }
+
+
+def has_mark(row: Row, mark: str, signs: Signs) -> bool:
+    """Tell whether a figure of a row is shown with this mark."""
+    return any(shown.startswith(mark) for shown in cells(row, signs).values())
 
 
 def total_tokens(row: Row) -> int | None:
@@ -64,6 +69,12 @@ def _amount(amount: Decimal) -> str:
 
 def _figure(figure: int | None, mark: str, signs: Signs) -> str:
     return signs.unknown if figure is None else f"{mark}{figure:,}"
+
+
+def _part_mark(row: Row, signs: Signs, whole: Provenance | None) -> str:
+    """Mark a part of a whole, which providers alone tell: of calls whose whole was counted here it is not known."""
+    is_counted = whole in {Provenance.COUNTED, Provenance.ESTIMATED}
+    return signs.at_least if is_counted else _mark(row, signs, whole)
 
 
 def _mark(row: Row, signs: Signs, *sources: Provenance | None) -> str:

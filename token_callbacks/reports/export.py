@@ -49,9 +49,11 @@ def exported(logs: Logs, target: str | os.PathLike[str], *, progress: Progress |
     is doubled; days and files of which the logs are gone stay. The runs go to ``target/_runs.jsonl``. ``progress`` is
     told the bytes read and all there are, after each file.
 
-    Raises ``InvalidArgument`` where the target is a file, ``MissingExtra`` without pyarrow, ``OSError`` where the
-    target cannot be written.
+    Raises ``InvalidArgument`` where the target is empty or a file, ``MissingExtra`` without pyarrow, ``OSError`` where
+    the target cannot be written.
     """
+    if not os.fspath(target):
+        raise InvalidArgument("the target is empty: give a folder to export to, such as 'parquet'")
     place, folder = placed(target)
     entry = place.entry(folder)
     if entry is not None and not entry.is_folder:
