@@ -6,6 +6,7 @@ Nothing is fetched: the library goes online only where the host starts its ``Upd
 from __future__ import annotations
 
 import functools
+from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -37,6 +38,8 @@ _RATES = {
     "audio_completion": ("output_audio_mtok",),
 }
 
+_REMEMBERED = 4096
+
 STANDARD_TIERS = frozenset({None, "auto", "default", "on_demand", "standard", "standard_only"})
 """What providers call the service tier that the plain prices are for."""
 
@@ -46,6 +49,9 @@ class GenaiPrices:
 
     def __init__(self) -> None:
         self._is_loaded = False
+        self._changes: dict[tuple[str | None, str], tuple[date, ...]] = {}
+        """The days on which the prices of a model change, ascending."""
+        self._remembered = functools.lru_cache(maxsize=_REMEMBERED)(self._rates)
 
     @functools.cached_property
     def is_there(self) -> bool:
@@ -58,17 +64,34 @@ class GenaiPrices:
         """Import the library, if it is there, with its data."""
         if self.is_there and not self._is_loaded:
             self._is_loaded = True
-            self._rates(Charge(provider=None, model=None, day=date.min), "openai", "gpt-4o")
+            self._remembered(Charge(provider=None, model=None, day=date.min), "openai", "gpt-4o")
 
     def rates(self, charge: Charge, model: str) -> Rates | None:
         """Look up what a model of this name charges; ``None``: the library does not know it, or not for sure."""
         provider, name = sold_as(charge, model)
         if not self.is_there or provider in LOCAL:
             return None
+        provider = None if provider is None else _ALIASES.get(provider, provider)
+        alike = Charge(
+            provider=None,
+            model=None,
+            day=self._first_day_alike(provider, name, charge.day),
+            period=charge.period,
+            band=charge.band,
+            service_tier=charge.service_tier,
+        )
         try:
-            return self._rates(charge, None if provider is None else _ALIASES.get(provider, provider), name)
+            return self._remembered(alike, provider, name)
         except (LookupError, ValueError):  # unknown, or prices that the library itself finds inconsistent
             return None
+
+    def _first_day_alike(self, provider: str | None, model: str, day: date) -> date:
+        """Tell the first day on which the prices of a model are those of ``day``, as far as it was looked up yet."""
+        changes = self._changes.get((provider, model))
+        if changes is None:
+            return day
+        passed = bisect_right(changes, day)
+        return changes[passed - 1] if passed else date.min
 
     def _rates(self, charge: Charge, provider: str | None, model: str) -> Rates | None:
         from genai_prices import Usage, calc_price  # a third of a second: not before a run has something to price
@@ -81,6 +104,7 @@ class GenaiPrices:
             genai_request_timestamp=_moment(charge),
             price_context=context,
         )
+        self._changes[provider, model] = _change_days(found.model)
         if not _is_same_all_period(found.model) or not _has_tier(found, context):
             return None
         told = {name: _rate(found.model_price, keys, charge.band) for name, keys in _RATES.items()}
@@ -110,6 +134,11 @@ def _constraints(model: Any) -> Iterator[Any]:
     for priced in (*prices, *(model.price_variants or ())):
         if priced.constraint is not None:
             yield priced.constraint
+
+
+def _change_days(model: Any) -> tuple[date, ...]:
+    days = (getattr(constraint, "start_date", None) for constraint in _constraints(model))
+    return tuple(sorted({day for day in days if day is not None}))
 
 
 def _is_same_all_period(model: Any) -> bool:
