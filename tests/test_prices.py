@@ -439,6 +439,24 @@ def test_a_call_costs_what_the_library_says(record: CallRecord) -> None:
     assert told.total_price == price.amount  # type: ignore[union-attr]
 
 
+def test_prices_change_on_the_day_that_the_library_says(book: PriceBook) -> None:
+    """Also where the days before and after were asked for, in any order; prices are remembered between changes."""
+    from genai_prices.data import providers
+
+    day = timedelta(days=1)
+    changed = 0
+    for seller, model in ((provider, model) for provider in providers for model in provider.models):
+        conditions = model.prices if isinstance(model.prices, list) else []
+        starts = [start for start in (getattr(one.constraint, "start_date", None) for one in conditions) if start]
+        for start in (datetime.combine(start, NOON.time(), UTC) for start in starts):
+            moments = (start + day, start - day, start, start - 400 * day, start - day, start)
+            shared = [amount(book, a_million(model.id, seller.id, at=moment)) for moment in moments]
+            alone = [amount(PriceBook({"price": []}), a_million(model.id, seller.id, at=moment)) for moment in moments]
+            assert alone == shared, model.id
+            changed += shared[1] != shared[2]
+    assert changed
+
+
 # --- what is known of the sources, held to what is installed
 
 
