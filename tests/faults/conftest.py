@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -78,3 +80,19 @@ def markers(log_dir: Path) -> list[str]:
     """List who has which runs open."""
     folder = log_dir / "open"
     return sorted(it.name for it in folder.glob("*.json")) if folder.exists() else []
+
+
+@contextmanager
+def disk_full_at(size: int) -> Iterator[None]:
+    """Let no file grow past a size."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+
+
+def size_of(log_dir: Path) -> int:
+    """Tell how many bytes the lines of a folder take."""
+    return sum(path.stat().st_size for path in log_dir.glob("calls-*.jsonl"))

@@ -70,13 +70,50 @@ def load(base_url: str, log_dir: str) -> None:
     forever("default")
 
 
-def bare_load(log_dir: str, calls: str) -> None:
-    """Make calls without a server, telling how many have closed, and die by its own hand after the last."""
+def bare_load(log_dir: str, calls: str, death: str = "kill") -> None:
+    """Make calls without a server, and die after the last."""
     counter = TokenCounter(log_dir=log_dir)
     with counter.run("bare"):
         for _ in range(int(calls)):
             make_call(prompt=3, completion=4)
-        os.kill(os.getpid(), signal.SIGKILL)
+        DEATHS[death]()
+
+
+def _end(number: int) -> None:
+    os.kill(os.getpid(), number)
+    signal.pause()
+
+
+def _fill_memory() -> None:
+    """Have the kernel end this process, in a control group that does not allow it much."""
+    hoard = [b"x" * 2**24]
+    while True:
+        hoard.append(hoard[0] + b"x")
+
+
+DEATHS: dict[str, Callable[[], None]] = {
+    "kill": lambda: _end(signal.SIGKILL),
+    "term": lambda: _end(signal.SIGTERM),
+    "exit": lambda: os._exit(0),
+    "memory": _fill_memory,
+}
+
+
+def bare_workers(log_dir: str, workers: str, calls: str) -> None:
+    """Fork workers inside a run, which share its calls among them, and tell the run's sum."""
+    counter = TokenCounter(log_dir=log_dir)
+    with counter.run("parent") as run:
+        children = []
+        for _ in range(int(workers)):
+            child = os.fork()
+            if child == 0:
+                for _ in range(int(calls) // int(workers)):
+                    make_call(prompt=3, completion=4)
+                sys.exit()
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+    tell(str(run.summary.total_llm_tokens))
 
 
 def exit_at_once(base_url: str, log_dir: str) -> None:
@@ -199,8 +236,8 @@ def part(base_url: str, log_dir: str) -> None:
     wait()
 
 
-def lose_permission(log_dir: str) -> None:
-    """Make calls while the folder is and is not ours to write to."""
+def lose_permission(log_dir: str, calls: str) -> None:
+    """Make calls while the folder is not ours to write to, and as many when it is again."""
     TokenCounter(log_dir=None).close()  # loads what may lie where only root may read
     if os.geteuid() == 0:
         os.seteuid(65534)
@@ -212,9 +249,11 @@ def lose_permission(log_dir: str) -> None:
     folder.chmod(0o500)
     counter = TokenCounter(log_dir=folder)
     with counter.run("during") as run:
-        make_call(prompt=5, completion=6)
+        for _ in range(int(calls)):
+            make_call(prompt=5, completion=6)
         folder.chmod(0o700)
-        make_call(prompt=7, completion=8)
+        for _ in range(int(calls)):
+            make_call(prompt=7, completion=8)
     tell(str(run.summary.total_llm_tokens), str(run.summary.lost_records))
 
 

@@ -18,9 +18,6 @@ from token_callbacks.recovery import recover
 
 from .conftest import Start, Started, ended, go_on, line_from, markers, records, summaries
 
-CALLS = int(os.environ.get("TOKEN_CALLBACKS_FAULT_CALLS", "2000"))
-"""How many calls the load without a server makes before it dies; 100000 for a judge."""
-
 REPETITIONS = int(os.environ.get("TOKEN_CALLBACKS_FAULT_REPETITIONS", "2"))
 
 
@@ -69,15 +66,6 @@ def test_a_killed_load_keeps_every_call_that_had_closed(
 
 def _assert_sum(total: int, made: list[CallRecord]) -> None:
     assert total == sum(it.usage.total_llm_tokens for it in made)
-
-
-def test_a_long_run_that_is_killed_loses_nothing(start: Start, log_dir: Path) -> None:
-    """All calls of a run of thousands are in its lines, and in the summary that is made of them."""
-    process = start("bare_load", log_dir, CALLS)
-    process.communicate()
-    [summary] = recover(log_dir).summaries
-
-    assert (CALLS, 7 * CALLS) == (summary.calls.llm, summary.total_llm_tokens)
 
 
 def test_nested_runs_of_a_dead_process_keep_what_they_are(start: Start, loopback: Loopback, log_dir: Path) -> None:

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,26 +18,11 @@ from token_callbacks.records import CallRecord, Operation, Outcome, Sources, Usa
 from token_callbacks.recovery import recover
 from token_callbacks.sinks.json_files import JsonFiles
 
-from .conftest import Start, ended, markers, records, summaries
-
-
-@contextmanager
-def _disk_full_at(size: int) -> Iterator[None]:
-    """Let no file grow past a size."""
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+from .conftest import Start, disk_full_at, ended, markers, records, size_of, summaries
 
 
 def _open_descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-def _size(log_dir: Path) -> int:
-    return sum(path.stat().st_size for path in log_dir.glob("calls-*.jsonl"))
 
 
 @pytest.mark.parametrize("room", [0, 1, 300])
@@ -48,7 +30,7 @@ def test_lines_before_and_after_a_full_disk_are_whole(counter: TokenCounter, log
     """Wherever the disk cuts a line off, none of it stays; what was lost is counted, and lines go on afterwards."""
     with counter.run("full") as run:
         make_call(prompt=3, completion=4)
-        with _disk_full_at(_size(log_dir) + room):
+        with disk_full_at(size_of(log_dir) + room):
             make_call(prompt=5, completion=6)
             make_call(prompt=7, completion=8)
         make_call(prompt=9, completion=10)
@@ -70,7 +52,7 @@ def test_a_line_that_cannot_be_cut_back_swallows_no_other(
     monkeypatch.setattr(os, "ftruncate", refuse)
     with counter.run("full") as run:
         make_call(prompt=3, completion=4)
-        with _disk_full_at(_size(log_dir) + 100):
+        with disk_full_at(size_of(log_dir) + 100):
             make_call(prompt=5, completion=6)
         make_call(prompt=7, completion=8)
         make_call(prompt=9, completion=10)
@@ -96,7 +78,7 @@ def test_a_write_that_is_cut_short_is_finished(
 
 def test_a_summary_that_found_no_room_is_written_later(counter: TokenCounter, log_dir: Path) -> None:
     """The next run that ends, or the counter's end, writes it, as it was."""
-    with _disk_full_at(10):
+    with disk_full_at(10):
         with counter.run("first") as first:
             make_call(prompt=3, completion=4)
         assert {} == summaries(log_dir)
@@ -147,14 +129,14 @@ def test_a_lost_permission_costs_the_records_of_that_time(start: Start, tmp_path
     for folder in tmp_path.parents[:2]:
         folder.chmod(0o755)
 
-    assert ["26", "1"] == ended(start("lose_permission", tmp_path))
+    assert ["26", "1"] == ended(start("lose_permission", tmp_path, 1))
     assert {3, 7} == {record.usage.prompt_tokens for record in records(tmp_path / "logs")}
 
 
 def test_a_loss_is_told_once(counter: TokenCounter, log_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One warning, however many records are lost."""
     make_call(prompt=3, completion=4)
-    with caplog.at_level(logging.WARNING, logger="token_callbacks"), _disk_full_at(_size(log_dir)):
+    with caplog.at_level(logging.WARNING, logger="token_callbacks"), disk_full_at(size_of(log_dir)):
         for _ in range(5):
             make_call(prompt=5, completion=6)
 
