@@ -58,6 +58,14 @@ def test_text_is_counted_once() -> None:
     assert 1 == vocabulary.asked
 
 
+def test_a_text_in_another_form_is_another_text() -> None:
+    """Counted once in each form, and not taken for the text as it is."""
+    counts, vocabulary = CachedCounts(), Counting()
+
+    assert [20, 17, 20, 17] == [counts.count(vocabulary, f"{'x' * 17}   ", form) for form in (None, str.strip) * 2]
+    assert 2 == vocabulary.asked
+
+
 def test_few_counts_are_kept() -> None:
     """The oldest counts make place for new ones, and no text is kept."""
     counts, vocabulary = CachedCounts(most=8), Counting()

@@ -141,6 +141,27 @@ def test_one_text_part_is_plain_text() -> None:
     assert count_prompt(model="gpt-4o", messages=[HELLO]) == count_prompt(model="gpt-4o", messages=[message])
 
 
+_MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["system", "developer", "user", "assistant", "tool", "odd"]), "content": st.text()}
+    ),
+    max_size=6,
+)
+_SCHEMA = {"type": "json_schema", "json_schema": {"name": "hours", "schema": {"type": "object", "properties": {}}}}
+
+
+@settings(deadline=None)
+@given(_MESSAGES, st.sampled_from(["gpt-4o", "gpt-5", "gpt-4", "o3-mini"]), st.sampled_from([None, _SCHEMA]))
+def test_a_role_and_a_text_count_the_same_in_any_shape(
+    messages: list[dict[str, str]], model: str, schema: dict[str, Any] | None
+) -> None:
+    """The short way for plain dicts says what the long way says of the same message with an empty field more."""
+    options: dict[str, Any] = {"model": model, "response_format": schema}
+    longer: list[Any] = [message | {"name": None} for message in messages]
+
+    assert count_prompt(messages=longer, **options) == count_prompt(messages=messages, **options)
+
+
 def test_message_object_counts_as_its_dict() -> None:
     """The answer's message object, appended to the next request as it came, counts like a dict."""
     message = {"role": "assistant", "content": None, "tool_calls": [CALL]}

@@ -6,13 +6,14 @@ of them of 2024-10 to 2026-07 (docs/counting.md tells how well each does). The m
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
 
 from token_callbacks.counting.images import image_tokens
 from token_callbacks.counting.models import OLDER_CALLS, ChatRule
+from token_callbacks.counting.prompts_cache import CountText
 from token_callbacks.counting.templates_schemas import is_seen, rendered_schema
 from token_callbacks.counting.templates_tools import rendered_tools
 from token_callbacks.counting.texts import (
@@ -24,6 +25,9 @@ from token_callbacks.counting.texts import (
     text_of,
     tool_call_texts,
 )
+
+_PLAIN_FIELDS = 2
+"""Of a message that is a role and a content, and nothing else."""
 
 HEADING = "# Tools\n\n## functions\n\n"
 PLAIN_ROLES = ("system", "developer", "user", "assistant")
@@ -212,7 +216,7 @@ def prompt_rule_of(name: str, api: str) -> PromptRule | None:
 
 
 def chat_tokens(
-    messages: Sequence[object], extras: Extras, *, name: str, api: str, chat_rule: ChatRule, count: Callable[[str], int]
+    messages: Sequence[object], extras: Extras, *, name: str, api: str, chat_rule: ChatRule, count: CountText
 ) -> ChatTokens:
     """Count a chat of OpenAI-shaped messages, or of the Responses API's items, with what is sent beside it."""
     rule = prompt_rule_of(name, api)
@@ -236,7 +240,7 @@ def chat_tokens(
 class _Chat:
     """Adds up a chat, and remembers what it holds."""
 
-    def __init__(self, rule: PromptRule, chat_rule: ChatRule, count: Callable[[str], int], *, name: str) -> None:
+    def __init__(self, rule: PromptRule, chat_rule: ChatRule, count: CountText, *, name: str) -> None:
         self.tokens = 0
         self.is_sure = rule.is_settled
         self.is_lower_bound = False
@@ -255,6 +259,11 @@ class _Chat:
     def take(self, message: object) -> None:
         """Add a message, or an item of the Responses API."""
         kind, role = field(message, "type"), field(message, "role")
+        if role in PLAIN_ROLES and type(message) is dict and len(message) == _PLAIN_FIELDS:
+            content = message.get("content")
+            if type(content) is str and content:
+                self._take_plain(role, content)
+                return
         if kind in CALL_ITEMS:
             self._take_calls([message])
         elif kind in RESULT_ITEMS or role in ("tool", "function"):
@@ -271,6 +280,17 @@ class _Chat:
         self.is_sure = self.is_sure and (kind in self._rule.sure_of if is_sure is None else is_sure)
 
     # --- messages
+
+    def _take_plain(self, role: str, text: str) -> None:
+        """Add a message that is a role and a text: what ``_take_message`` says of one, sooner."""
+        self.tokens += self._chat_rule.message_tokens + self._count(role) + self._count(text)
+        if role == "assistant":
+            self._answers += 1
+            self.tokens += self._rule.answer
+        elif role == "user":
+            self._reasoning.clear()
+        elif self._system is None:
+            self._system = text
 
     def _take_message(self, message: object) -> None:
         calls = [*items_of(field(message, "tool_calls")), *items_of(field(message, "function_call"))]
@@ -316,12 +336,13 @@ class _Chat:
     # --- calls of tools, and their results
 
     def _take_calls(self, calls: Sequence[object]) -> None:
-        named = [(_name_of(call), self._arguments(call)) for call in calls]
+        named = [_name_and_arguments(call) for call in calls]
         for call, (name, _) in zip(calls, named, strict=True):
             self._called[_id_of(call)] = name
         if len(named) == 1:
             name, arguments = named[0]
-            self.tokens += self._count(f"functions.{name}") + self._count(arguments) + self._rule.call
+            form = None if field(calls[0], "type") in CALL_ITEMS else _compact
+            self.tokens += self._count(f"functions.{name}") + self._count(arguments, form) + self._rule.call
             self.tokens += self._rule.stored_call if is_told(field(calls[0], "id")) else 0
             self._note("calls")
             return
@@ -331,14 +352,10 @@ class _Chat:
         self._awaited.update((_id_of(call), together) for call in calls)
         self._note("parallel")
 
-    def _arguments(self, call: object) -> str:
-        text = _arguments_of(call)
-        return text if field(call, "type") in CALL_ITEMS else _compact(text)
-
     def _take_result(self, message: object) -> None:
         output = field(message, "output")
         content = field(message, "content") if output is None else output
-        text = "".join(part_text(part) for part in items_of(content))
+        text = content if isinstance(content, str) else "".join(part_text(part) for part in items_of(content))
         called_id = text_of(field(message, "tool_call_id") or field(message, "call_id"))
         if called_id in self._awaited:
             self._awaited[called_id].append(text)
@@ -426,12 +443,13 @@ def _is_text(part: object) -> bool:
     return field(part, "type") in ("text", "input_text", "output_text") and isinstance(field(part, "text"), str)
 
 
-def _name_of(call: object) -> str:
-    return tool_call_texts(call)[0]
+def _name_of(tool: object) -> str:
+    return tool_call_texts(tool)[0]
 
 
-def _arguments_of(call: object) -> str:
-    return next((text for text in tool_call_texts(call)[1:] if text), "")
+def _name_and_arguments(call: object) -> tuple[str, str]:
+    name, *texts = tool_call_texts(call)
+    return name, next((text for text in texts if text), "")
 
 
 def _id_of(call: object) -> str:

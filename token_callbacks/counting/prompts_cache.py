@@ -9,11 +9,23 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Protocol
 
+Form = Callable[[str], str]
+"""Brings a text into the form in which it is counted; a function of a module, for it is part of a key."""
+
+Key = tuple[str, Form | None, int, int]
+
 MOST_KEPT = 16_384
 """Counts, of some 150 bytes each."""
 
 SHORTEST_KEPT = 16
 """Characters: a shorter text is counted as fast as it is looked up."""
+
+
+class CountText(Protocol):
+    """Counts a text, as it is or in another form."""
+
+    def __call__(self, text: str, form: Form | None = None, /) -> int:
+        """Return the number of tokens."""
 
 
 class Counting(Protocol):
@@ -37,25 +49,25 @@ class CachedCounts:
 
     def __init__(self, most: int = MOST_KEPT) -> None:
         self._most = most
-        self._counts: dict[tuple[str, int, int], int] = {}
+        self._counts: dict[Key, int] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Tell how many counts are kept."""
         return len(self._counts)
 
-    def count(self, vocabulary: Counting, text: str) -> int:
-        """Count a text by a vocabulary; by a user's own tokenizer or a guess, anew each time."""
+    def count(self, vocabulary: Counting, text: str, form: Form | None = None) -> int:
+        """Count a text by a vocabulary, in another form if one is told; by a user's own or a guess, anew each time."""
         if len(text) < SHORTEST_KEPT or vocabulary.is_guess:
-            return vocabulary.count(text)
-        key = (vocabulary.name, len(text), hash(text))
+            return vocabulary.count(text if form is None else form(text))
+        key = (vocabulary.name, form, len(text), hash(text))
         found = self._counts.get(key)
         if found is None:
-            found = vocabulary.count(text)
+            found = vocabulary.count(text if form is None else form(text))
             self._keep(key, found)
         return found
 
-    def _keep(self, key: tuple[str, int, int], tokens: int) -> None:
+    def _keep(self, key: Key, tokens: int) -> None:
         with self._lock:
             if len(self._counts) >= self._most:
                 for oldest in list(islice(self._counts, max(1, self._most // 4))):

@@ -4,6 +4,7 @@ A count is exact where the rule is known to give the provider's own figure. Else
 that recordings gave it (``bands``), or a lower bound where some of what the provider counted is not to be seen.
 """
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -73,7 +74,7 @@ def count_prompt(
             name=name,
             api=api,
             chat_rule=family.chat_rule,
-            count=lambda text: COUNTS.count(vocabulary, text),
+            count=functools.partial(COUNTS.count, vocabulary),
         )
         is_of_responses = api == "responses" and not (found.is_sure and not found.kinds)
         tokens, kinds = found.tokens, found.kinds | ({"responses"} if is_of_responses else set())
