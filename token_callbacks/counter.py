@@ -114,7 +114,7 @@ class TokenCounter:
             _recover(self._files, self._pricing)
         self._ledger.join(self)
         for framework in (*self.frameworks, *hooks.ABOVE):
-            hooks.attach(framework)
+            hooks.attach(framework, beside=None if self._book is None else _load_prices)
         atexit.register(self.close)
 
     def __repr__(self) -> str:
@@ -687,6 +687,13 @@ def _token_of_environment() -> str | None:
         _log.warning("%s is not the token of a run, and is left alone", JOINED_RUN_VARIABLE)
         return None
     return token
+
+
+def _load_prices() -> None:
+    """Import what knows the prices while a framework is imported, and not when the first run ends, on an event loop."""
+    from token_callbacks.prices import PriceBook
+
+    PriceBook({"price": []}).load()
 
 
 def _recover(files: JsonFiles, pricing: Callable[[Totals], Cost | None]) -> None:

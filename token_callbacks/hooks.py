@@ -131,10 +131,17 @@ _ALL = FRAMEWORKS | UNDERNEATH | ABOVE
 _lock = threading.Lock()
 _awaited: set[str] = set()
 _wanted: set[str] = set()
+_beside: dict[str, set[Callable[[], None]]] = {}
 
 
-def attach(name: str) -> None:
-    """Hook a framework and what is underneath, now if it is imported, else right after its import."""
+def attach(name: str, *, beside: Callable[[], None] | None = None) -> None:
+    """Hook a framework and what is underneath, now if it is imported, else right after its import.
+
+    ``beside`` is done then, too, and must be nothing when it is done again.
+    """
+    if beside is not None:
+        with _lock:
+            _beside.setdefault(name, set()).add(beside)
     for part in (name, *UNDERNEATH):
         _attach(part)
 
@@ -160,6 +167,8 @@ def _install_if_wanted(name: str) -> None:
     if name in _wanted:
         ledger = process_ledger()
         ledger.shielded(_install)(_ALL[name].adapter, ledger)
+        for action in tuple(_beside.get(name, ())):
+            ledger.shielded(action)()
 
 
 def _install(adapter: str, ledger: Ledger) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import functools
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
 
 from token_callbacks.charges import EXACT, PERIOD_STARTS, Charge
+from token_callbacks.prices.imports import import_whole
 from token_callbacks.prices.names import LOCAL, sold_as
 from token_callbacks.prices.rates import Ambiguous, Rates, is_beyond, with_version
 
@@ -64,6 +66,8 @@ class GenaiPrices:
         """Import the library, if it is there, with its data."""
         if self.is_there and not self._is_loaded:
             self._is_loaded = True
+            with suppress(ImportError):  # older releases do without
+                import_whole("httpx2")
             self._remembered(Charge(provider=None, model=None, day=date.min), "openai", "gpt-4o")
 
     def rates(self, charge: Charge, model: str) -> Rates | None:
@@ -71,6 +75,7 @@ class GenaiPrices:
         provider, name = sold_as(charge, model)
         if not self.is_there or provider in LOCAL:
             return None
+        self.load()
         provider = None if provider is None else _ALIASES.get(provider, provider)
         alike = Charge(
             provider=None,
