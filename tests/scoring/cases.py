@@ -5,6 +5,7 @@ Only requests and answers are read here; the provider's figures are kept apart, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,6 +41,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     shape: str
     family: str
+    generation: str | None
+    """Of Claude's: each has a tokenizer, or a way to write, of its own."""
     model: str
     api: str
     messages: list[dict[str, Any]] | str | None
@@ -71,6 +74,13 @@ FAMILIES = (
     ("nova", ("nova",)),
 )
 
+GENERATIONS = (
+    ("2", ("claude-2", "claude-v2", "claude-instant")),
+    ("3 to 3.7", ("claude-3",)),
+    ("4.7 and later", ("opus-4-7", "opus-4-8", "opus-5", "sonnet-5", "haiku-5")),
+    ("4 to 4.6", ("claude",)),
+)
+
 
 def cases(modules: CorpusModules) -> Iterator[Case]:
     """Yield what can be scored: answered requests whose figures are the provider's own and certain."""
@@ -95,10 +105,12 @@ def case_of(exchange: Exchange, corpus: Any) -> Case:
     api = "responses" if "responses" in shape else "chat"
     embeds = exchange["truth"]["embedding_tokens"] is not None
     reasons = bool(exchange["truth"]["reasoning_tokens"]) or exchange["flags"].get("reasoning", False)
+    reasons = reasons or b'"redacted_thinking"' in corpus.body_bytes(exchange)
     return Case(
         id=exchange["id"],
         shape=shape,
         family=_family(model, shape),
+        generation=next((name for name, starts in GENERATIONS if any(start in model for start in starts)), None),
         model=_named(model, shape),
         api=api,
         messages=None if embeds else _messages(request, api),
@@ -107,10 +119,20 @@ def case_of(exchange: Exchange, corpus: Any) -> Case:
         tool_choice=request.get("tool_choice") or request.get("function_call"),
         inputs=_inputs(request) if embeds else None,
         completion=None if embeds else _completion(exchange, corpus),
-        is_cited="cohere" in shape and (b"citation" in corpus.body_bytes(exchange) or bool(request.get("documents"))),
+        is_cited=_is_cited(exchange, request, corpus.body_bytes(exchange)),
         is_continued=any(request.get(name) for name in ("previous_response_id", "conversation", "context_management")),
         truth={**exchange["truth"], "reasons": int(reasons)},
     )
+
+
+def _is_cited(exchange: Exchange, request: dict[str, Any], body: bytes) -> bool:
+    if "cohere" in exchange["provider_shape"]:
+        return b"citation" in body or bool(request.get("documents"))
+    return _CITED.search(body) is not None
+
+
+# Anthropic's, in streams and whole answers, and Bedrock's.
+_CITED = re.compile(rb'"citations_delta"|"citations": ?\[ ?\{|"citationsContent"|"citation":')
 
 
 def _named(model: str, shape: str) -> str:
