@@ -31,6 +31,10 @@ class Counting(Protocol):
     def count(self) -> Callable[[str], int]:
         """A text to the number of its tokens."""
 
+    @property
+    def amount(self) -> Callable[[str], int] | None:
+        """Of an arithmetic, what it is of."""
+
 
 class CachedCounts:
     """The counts of texts, the oldest given up first. All methods are thread-safe."""
@@ -45,8 +49,8 @@ class CachedCounts:
         return len(self._counts)
 
     def count(self, vocabulary: Counting, text: str) -> int:
-        """Count a text by a vocabulary; by a user's own tokenizer or a guess, anew each time."""
-        if len(text) < SHORTEST_KEPT or vocabulary.is_guess:
+        """Count a text by a vocabulary; by a user's own tokenizer, anew each time."""
+        if len(text) < SHORTEST_KEPT or (vocabulary.is_guess and vocabulary.amount is None):
             return vocabulary.count(text)
         key = (vocabulary.name, len(text), hash(text))
         found = self._counts.get(key)
