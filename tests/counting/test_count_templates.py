@@ -39,6 +39,17 @@ def test_empty_answer_has_no_end() -> None:
     assert 0 == count_completion(model="mistral-large", text="").tokens
 
 
+@pytest.mark.parametrize(("model", "end"), [("claude-sonnet-4-5", 3), ("mistral-large", 1)])
+def test_answer_at_its_limit_has_no_end(model: str, end: int) -> None:
+    """What was stopped before it could end has not written the tokens of an end."""
+    ended, stopped = (
+        count_completion(model=model, text="hello world", is_at_limit=is_at_limit).tokens
+        for is_at_limit in (False, True)
+    )
+
+    assert end == ended - stopped
+
+
 def test_azure_counts_a_token_more() -> None:
     """Azure's answers count a token more than OpenAI's since 2025-10."""
     counts = [count_completion(model=model, text="hello world").tokens for model in ("gpt-4o", "azure/gpt-4o")]

@@ -51,6 +51,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: Any
     inputs: list[Any] | None
     completion: Completion | None
+    is_at_limit: bool
     is_cited: bool
     """What came back has citations, which are counted and not to be seen."""
     is_continued: bool
@@ -119,6 +120,7 @@ def case_of(exchange: Exchange, corpus: Any) -> Case:
         tool_choice=request.get("tool_choice") or request.get("function_call"),
         inputs=_inputs(request) if embeds else None,
         completion=None if embeds else _completion(exchange, corpus),
+        is_at_limit=_AT_LIMIT.search(corpus.body_bytes(exchange)) is not None,
         is_cited=_is_cited(exchange, request, corpus.body_bytes(exchange)),
         is_continued=any(request.get(name) for name in ("previous_response_id", "conversation", "context_management")),
         truth={**exchange["truth"], "reasons": int(reasons)},
@@ -131,6 +133,9 @@ def _is_cited(exchange: Exchange, request: dict[str, Any], body: bytes) -> bool:
     return _CITED.search(body) is not None
 
 
+_AT_LIMIT = re.compile(
+    rb'"(?:finish_?reason|stop_?reason)": ?"(?:length|max_tokens|max_output_tokens|model_length)"', re.IGNORECASE
+)
 # Anthropic's, in streams and whole answers, and Bedrock's.
 _CITED = re.compile(rb'"citations_delta"|"citations": ?\[ ?\{|"citationsContent"|"citation":')
 

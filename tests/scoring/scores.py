@@ -79,6 +79,7 @@ def _completion(case: Case) -> Count:
         tools=case.tools,
         tool_choice=case.tool_choice,
         api=case.api,
+        is_at_limit=case.is_at_limit,
     )
 
 

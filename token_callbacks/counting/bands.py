@@ -43,7 +43,7 @@ _ROWS = (
     ("o200k_base", COMPLETION, {"": 0.07, "tools": 0.44, "calls": 0.05}),
     ("cl100k_base", COMPLETION, {"": 0.18, "tools": 0.18, "calls": 0.03}),
     ("claude", PROMPT, {"": 0.34, "tools": 0.43, "calls": 0.43, "results": 0.43}),
-    ("claude", COMPLETION, {"": 0.11, "tools": 0.08, "calls": 0.84}),
+    ("claude", COMPLETION, {"": 0.1, "tools": 0.08, "calls": 0.84}),
     ("claude_opus_4_7", PROMPT, {"": 0.34, "tools": 0.43, "calls": 0.43, "results": 0.43}),
     ("claude_opus_4_7", COMPLETION, {"": 0.11, "tools": 0.25, "calls": 0.84}),
     ("gemma3", PROMPT, {"": 0.23, "calls": 0.9, "results": 0.9}),

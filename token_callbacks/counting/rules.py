@@ -91,11 +91,13 @@ def count_completion(
     tools: Sequence[Mapping[str, Any]] = (),
     tool_choice: object = None,
     api: str = "chat",
+    is_at_limit: bool = False,
     vocabularies: Vocabularies = INSTALLED,
 ) -> Count:
     """Count what a model has written, without any role before it: its text, reasoning and refusals in it, its calls.
 
-    Of a model that reasons out of sight, the count is a lower bound.
+    `is_at_limit`: it was stopped before it could write the token that ends an answer. Of a model that reasons out of
+    sight, the count is a lower bound.
     """
     family = family_of(model)
     vocabulary = vocabularies.of(family)
@@ -104,7 +106,7 @@ def count_completion(
     tokens = round(sum(map(vocabulary.count, texts_of(text))) * rule.factor)
     if calls:
         tokens += _calls_tokens(calls, rule, vocabulary, is_forced=isinstance(tool_choice, Mapping))
-    elif tokens > 0:
+    elif tokens > 0 and not is_at_limit:
         tokens += rule.end + (rule.with_tools if "tools" in kinds else 0)
     is_plain = isinstance(text, str) and not has_forced_cut(text)
     is_plain = is_plain and kinds <= rule.sure_of and not (calls and text) and not rule.hides_reasoning
