@@ -117,7 +117,7 @@ def case_of(exchange: Exchange, corpus: Any) -> Case:
         messages=None if embeds else _messages(request, api),
         tools=_tools(request),
         response_format=_format(request),
-        tool_choice=request.get("tool_choice") or request.get("function_call"),
+        tool_choice=_tool_choice(request),
         inputs=_inputs(request) if embeds else None,
         completion=None if embeds else _completion(exchange, corpus),
         is_at_limit=_AT_LIMIT.search(corpus.body_bytes(exchange)) is not None,
@@ -244,6 +244,13 @@ def _tools(request: dict[str, Any]) -> list[Any]:
     return list(request.get("tools") or request.get("functions") or ())
 
 
+def _tool_choice(request: dict[str, Any]) -> Any:
+    config = request.get("toolConfig")
+    if isinstance(config, dict) and "toolChoice" in config:
+        return config["toolChoice"]
+    return request.get("tool_choice") or request.get("function_call")
+
+
 def _format(request: dict[str, Any]) -> Any:
     text = request.get("text")
     if isinstance(text, dict) and isinstance(text.get("format"), dict):
@@ -252,9 +259,15 @@ def _format(request: dict[str, Any]) -> Any:
     if isinstance(generation, dict) and generation.get("responseSchema"):
         return {"type": "json_schema", "json_schema": generation["responseSchema"]}
     told = request.get("output_format") or request.get("output_config") or request.get("outputConfig")
-    if isinstance(told, dict) and "effort" not in told:  # Anthropic's and Bedrock's
-        return {"type": "json_schema", "json_schema": told}
+    if isinstance(told, dict) and told.keys() - {"effort"}:  # Anthropic's and Bedrock's
+        return {"type": "json_schema", "json_schema": _schema(told)}
     return request.get("response_format")
+
+
+def _schema(told: dict[str, Any]) -> Any:
+    for name in ("format", "textFormat", "structure", "jsonSchema"):
+        told = told.get(name, told)
+    return told
 
 
 def _inputs(request: dict[str, Any]) -> list[Any] | None:

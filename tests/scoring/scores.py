@@ -12,6 +12,7 @@ import msgspec
 
 from tests.scoring.cases import Case
 from token_callbacks.counting import Count, count_completion, count_embedding, count_prompt
+from token_callbacks.counting.templates_claude import is_hosted
 
 CALL_ITEMS = ("function_call", "function_call_output")
 PLAIN_PARTS = ("text", "input_text", "output_text", None)
@@ -117,7 +118,8 @@ def prompt_kind(case: Case) -> str:
     tools = [tool for tool in case.tools if isinstance(tool, dict)]
     hosted = any(message.get("type") not in PLAIN_ITEMS for message in messages)
     if hosted or any(
-        tool.get("type", "function") not in ("function", "custom") and "name" not in tool for tool in tools
+        is_hosted(tool) or (tool.get("type", "function") not in ("function", "custom") and "name" not in tool)
+        for tool in tools
     ):
         return "hosted tools"
     if any(_is_beyond_text(part) for message in messages for part in _parts(message)):

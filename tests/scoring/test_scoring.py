@@ -8,7 +8,7 @@ import pytest
 
 from tests.corpus.folder import load_modules, reason_without_corpus
 from tests.scoring.cases import cases
-from tests.scoring.scores import Score, scores
+from tests.scoring.scores import Score, mean_error, scores
 
 Groups = dict[tuple[str, str, str], list[Score]]
 
@@ -66,6 +66,25 @@ def test_total_error(groups: Groups, group: tuple[str, str, str], most: float) -
     truth = sum(score.truth for score in found)
 
     assert abs(sum(score.ours for score in found) - truth) <= most * truth
+
+
+@pytest.mark.parametrize(
+    ("group", "most", "from_tokens"),
+    [
+        (("completion", "claude", "text"), 0.036, 0),
+        (("completion", "claude", "text"), 0.037, 50),
+        (("completion", "claude", "text, tools offered"), 0.037, 0),
+        (("completion", "claude", "text, tools offered"), 0.021, 50),
+        (("completion", "claude", "tool calls"), 0.042, 0),
+        (("prompt", "claude", "first turn with tools"), 0.017, 0),
+        (("prompt", "claude", "tool round trip"), 0.07, 0),
+    ],
+)
+def test_mean_error(groups: Groups, group: tuple[str, str, str], most: float, from_tokens: int) -> None:
+    """The mean of the relative errors of a kind is no more, over all lengths or over the longer figures."""
+    found = [score for score in groups[group] if score.truth >= from_tokens]
+
+    assert mean_error(found) <= most
 
 
 def test_figures_marked_exact_are(groups: Groups) -> None:

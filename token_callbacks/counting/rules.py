@@ -15,7 +15,8 @@ from token_callbacks.counting.models import OPENAI_PREFIXES, Family, Figure, bar
 from token_callbacks.counting.pieces import has_forced_cut
 from token_callbacks.counting.prompts import Extras, chat_tokens, parallel_calls_text, schema_of
 from token_callbacks.counting.prompts_cache import COUNTS, Counting
-from token_callbacks.counting.templates import AnswerRule, answer_rule_of, template_of
+from token_callbacks.counting.templates import HOSTED, AnswerRule, answer_rule_of, template_of
+from token_callbacks.counting.templates_claude import Choice, choice_of
 from token_callbacks.counting.texts import field, is_told, items_of, part_text, text_of, texts_of, tool_call_texts
 from token_callbacks.counting.vocabularies import INSTALLED, Vocabularies
 
@@ -63,13 +64,14 @@ def count_prompt(
     chat = items_of(messages)
     name = bare_name(model) if isinstance(model, str) else ""
     template, is_lower_bound = template_of(name), False
+    extras = Extras(tools=tools, schema=schema, tool_choice=tool_choice)
     if template is not None:
-        tokens, kinds = template.tokens(chat, tools, schema, lambda text: COUNTS.count(vocabulary, text))
-        is_sure = False
+        tokens, kinds = template.tokens(chat, extras, lambda text: COUNTS.count(vocabulary, text))
+        is_sure, is_lower_bound = False, HOSTED in kinds
     else:
         found = chat_tokens(
             chat,
-            Extras(tools=tools, schema=schema, tool_choice=tool_choice),
+            extras,
             name=name,
             api=api,
             chat_rule=family.chat_rule,
@@ -105,7 +107,7 @@ def count_completion(
     kinds = frozenset({name for name, told in (("tools", is_told(tools)), ("calls", calls)) if told})
     tokens = round(sum(map(vocabulary.count, texts_of(text))) * rule.factor)
     if calls:
-        tokens += _calls_tokens(calls, rule, vocabulary, is_forced=isinstance(tool_choice, Mapping))
+        tokens += _calls_tokens(calls, rule, vocabulary, tool_choice)
     elif tokens > 0 and not is_at_limit:
         tokens += rule.end + (rule.with_tools if "tools" in kinds else 0)
     is_plain = isinstance(text, str) and not has_forced_cut(text)
@@ -128,7 +130,10 @@ def _answering(model: str | None) -> str:
     return f"azure/{name}" if model.strip().lower().startswith("azure") else name
 
 
-def _calls_tokens(calls: Sequence[object], rule: AnswerRule, vocabulary: Counting, *, is_forced: bool) -> int:
+def _calls_tokens(calls: Sequence[object], rule: AnswerRule, vocabulary: Counting, tool_choice: object) -> int:
+    if rule.claude is not None:
+        return rule.claude.tokens(calls, choice_of(tool_choice), vocabulary.count)
+    is_forced = rule.parallel > 0 and choice_of(tool_choice) is Choice.NAMED
     named = [(texts[0], "".join(texts[1:])) for texts in map(tool_call_texts, calls)]
     if rule.parallel and not is_forced and (len(named) > 1 or _is_rewritten(named[0][1])):
         return vocabulary.count(parallel_calls_text(named)) + rule.parallel
