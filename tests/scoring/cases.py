@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from typing import Any
 
 import msgspec
@@ -52,6 +53,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     inputs: list[Any] | None
     completion: Completion | None
     is_at_limit: bool
+    at: date | None
+    """The day that the answer tells, of OpenAI's and Azure's."""
     is_cited: bool
     """What came back has citations, which are counted and not to be seen."""
     is_continued: bool
@@ -120,11 +123,17 @@ def case_of(exchange: Exchange, corpus: Any) -> Case:
         tool_choice=_tool_choice(request),
         inputs=_inputs(request) if embeds else None,
         completion=None if embeds else _completion(exchange, corpus),
+        at=_day(corpus.body_bytes(exchange)),
         is_at_limit=_AT_LIMIT.search(corpus.body_bytes(exchange)) is not None,
         is_cited=_is_cited(exchange, request, corpus.body_bytes(exchange)),
         is_continued=any(request.get(name) for name in ("previous_response_id", "conversation", "context_management")),
         truth={**exchange["truth"], "reasons": int(reasons)},
     )
+
+
+def _day(body: bytes) -> date | None:
+    told = re.search(rb'"created(?:_at)?": ?(\d{10})\b', body)
+    return None if told is None else datetime.fromtimestamp(int(told[1]), UTC).date()
 
 
 def _is_cited(exchange: Exchange, request: dict[str, Any], body: bytes) -> bool:

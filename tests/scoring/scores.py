@@ -68,6 +68,7 @@ def _prompt(case: Case) -> Count:
         response_format=case.response_format,
         tool_choice=case.tool_choice,
         api=case.api,
+        at=case.at,
     )
 
 
@@ -81,6 +82,7 @@ def _completion(case: Case) -> Count:
         tool_choice=case.tool_choice,
         api=case.api,
         is_at_limit=case.is_at_limit,
+        at=case.at,
     )
 
 
@@ -124,6 +126,8 @@ def prompt_kind(case: Case) -> str:
         return "hosted tools"
     if any(_is_beyond_text(part) for message in messages for part in _parts(message)):
         return "images, files"
+    if any(message.get("type") == "reasoning" for message in messages):
+        return "reasoning sent back"
     has_schema = isinstance(case.response_format, dict) and case.response_format.get("type") == "json_schema"
     if any(_is_of_a_call(message) for message in messages):
         return "round trip, json_schema" if has_schema else "tool round trip"

@@ -6,6 +6,7 @@ that recordings gave it (``bands``), or a lower bound where some of what the pro
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -45,12 +46,14 @@ def count_prompt(
     response_format: Mapping[str, Any] | None = None,
     tool_choice: object = None,
     api: str = "chat",
+    at: date | None = None,
     vocabularies: Vocabularies = INSTALLED,
 ) -> Count:
     """Count what was sent: a chat with the tokens that it adds, or the prompt of a text completion if it is a string.
 
     `api` is "chat" or "responses": the two add different tokens to the same messages, and items of the latter may be
-    among `messages`. A string sent to a chat model, and whatever no rule is known for, is not exact.
+    among `messages`. `at` is the day of the call in UTC, for servers once counted otherwise; ``None`` is now. A string
+    sent to a chat model, and whatever no rule is known for, is not exact.
     """
     family = family_of(model)
     vocabulary = vocabularies.of(family)
@@ -64,7 +67,7 @@ def count_prompt(
     chat = items_of(messages)
     name = bare_name(model) if isinstance(model, str) else ""
     template, is_lower_bound = template_of(name), False
-    extras = Extras(tools=tools, schema=schema, tool_choice=tool_choice)
+    extras = Extras(tools=tools, schema=schema, tool_choice=tool_choice, day=_iso(at))
     if template is not None:
         tokens, kinds = template.tokens(chat, extras, lambda text: COUNTS.count(vocabulary, text))
         is_sure, is_lower_bound = False, HOSTED in kinds
@@ -94,16 +97,17 @@ def count_completion(
     tool_choice: object = None,
     api: str = "chat",
     is_at_limit: bool = False,
+    at: date | None = None,
     vocabularies: Vocabularies = INSTALLED,
 ) -> Count:
     """Count what a model has written, without any role before it: its text, reasoning and refusals in it, its calls.
 
-    `is_at_limit`: it was stopped before it could write the token that ends an answer. Of a model that reasons out of
-    sight, the count is a lower bound.
+    `is_at_limit`: it was stopped before it could write the token that ends an answer. `at` is that of `count_prompt`.
+    Of a model that reasons out of sight, the count is a lower bound.
     """
     family = family_of(model)
     vocabulary = vocabularies.of(family)
-    calls, rule = items_of(tool_calls), answer_rule_of(_answering(model), api)
+    calls, rule = items_of(tool_calls), answer_rule_of(_answering(model), api, _iso(at))
     kinds = frozenset({name for name, told in (("tools", is_told(tools)), ("calls", calls)) if told})
     tokens = round(sum(map(vocabulary.count, texts_of(text))) * rule.factor)
     if calls:
@@ -112,8 +116,13 @@ def count_completion(
         tokens += rule.end + (rule.with_tools if "tools" in kinds else 0)
     is_plain = isinstance(text, str) and not has_forced_cut(text)
     is_plain = is_plain and kinds <= rule.sure_of and not (calls and text) and not rule.hides_reasoning
+    is_plain = is_plain and rule.is_settled
     counted = _counted(tokens, Figure.COMPLETION, family, vocabulary, is_plain=is_plain, kinds=kinds)
     return msgspec.structs.replace(counted, is_lower_bound=rule.hides_reasoning)
+
+
+def _iso(day: date | None) -> str | None:
+    return None if day is None else day.isoformat()
 
 
 def _is_direct(model: str | None) -> bool:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from token_callbacks.counting.models import OLDER_CALLS
-from token_callbacks.counting.prompts import SYSTEM_ROLES, Extras
+from token_callbacks.counting.prompts import SYSTEM_ROLES, Days, Extras
 from token_callbacks.counting.templates_claude import ClaudeCalls, ClaudeTools, choice_of, is_hosted
 from token_callbacks.counting.texts import field, is_told, items_of, part_text, text_of, texts_of, tool_call_texts
 
@@ -210,7 +210,8 @@ class AnswerRule(msgspec.Struct, frozen=True, kw_only=True):
 
     ``factor`` is of the text's tokens. ``parallel`` is what the list of several calls adds to its JSON; ``claude``
     takes the place of these where calls are XML. ``hides_reasoning``: the model reasons out of sight. ``sure_of``: what
-    recordings bear out, beside plain text.
+    recordings bear out, beside plain text; nothing where it is not ``is_settled``. ``days``: when the server counted
+    so, if it no longer does.
     """
 
     globs: tuple[str, ...]
@@ -224,10 +225,12 @@ class AnswerRule(msgspec.Struct, frozen=True, kw_only=True):
     hides_reasoning: bool = False
     sure_of: frozenset[str] = frozenset()
     claude: ClaudeCalls | None = None
+    days: Days | None = None
+    is_settled: bool = True
 
 
 SEEN = frozenset({"tools"})
-"""Of calls, 130 of 153 recorded answers are counted to the token, which is not sure."""
+"""Of calls, 139 of 153 recorded answers are counted to the token, which is not sure."""
 
 
 CLASSIC = ("gpt-4*", "gpt-3.5*", "gpt-35*", "chatgpt-4o*")
@@ -235,11 +238,22 @@ AZURE_CLASSIC = tuple(f"azure/{glob}" for glob in CLASSIC)
 OLDER = ("gpt-3.5-turbo-instruct*", "gpt-35-turbo-instruct*", "gpt-3.5-turbo-0301", "gpt-35-turbo-0301")
 REASONING = ("gpt-5*", "o[134]*", "azure/gpt-5*", "azure/o[134]*")
 
-# OpenAI counted a token more for the same answers from 2025-01 to 2025-05, and Azure does since 2025-10. Which day's
-# server answered is not to be seen: the rows are of 2026-07. A tool that had to be called costs its arguments alone.
+# OpenAI counted the end of answers from 2025-01-10 to 2025-05-14, one for each choice, but of none that a stop sequence
+# might have ended; Azure has counted it since 2025-10. A tool that had to be called costs its arguments alone.
+SPRING_2025 = Days("2025-01-10", "2025-05-14")
 ANSWERS = (
     AnswerRule(globs=OLDER, as_of="2024-01", apis=("chat",)),
     AnswerRule(globs=OLDER_CALLS, as_of="2026-07", apis=("chat",), with_tools=1, call=4, parallel=10, sure_of=SEEN),
+    AnswerRule(
+        globs=CLASSIC,
+        as_of="2025-05",
+        apis=("chat",),
+        with_tools=2,
+        call=8,
+        parallel=11,
+        days=SPRING_2025,
+        is_settled=False,
+    ),
     AnswerRule(globs=CLASSIC, as_of="2026-07", apis=("chat",), with_tools=1, call=7, parallel=10, sure_of=SEEN),
     AnswerRule(
         globs=AZURE_CLASSIC, as_of="2026-03", apis=("chat",), end=1, with_tools=1, call=8, parallel=11, sure_of=SEEN
@@ -282,10 +296,11 @@ ANSWERS = (
 
 
 @functools.lru_cache(maxsize=512)
-def answer_rule_of(name: str, api: str) -> AnswerRule:
-    """Return the rule for answers of the model with that (bare) name over an API."""
+def answer_rule_of(name: str, api: str, day: str | None = None) -> AnswerRule:
+    """Return the rule for answers of the model with that (bare) name over an API, of a day; ``None``: the newest."""
     for rule in ANSWERS:
-        if api in rule.apis and any(fnmatchcase(name, glob) for glob in rule.globs):
+        is_of_day = rule.days is None or (day is not None and rule.days.first <= day <= rule.days.last)
+        if is_of_day and api in rule.apis and any(fnmatchcase(name, glob) for glob in rule.globs):
             return rule
     return ANSWERS[-1]
 
