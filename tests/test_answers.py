@@ -323,3 +323,23 @@ def test_what_is_not_understood(event: object) -> None:
 def test_nonsense_in_an_event_is_passed_over(event: Json) -> None:
     """What stands where a text should be is no text."""
     assert "" == _text(event)
+
+
+@pytest.mark.parametrize(
+    ("event", "is_at_limit"),
+    [
+        ({"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "length"}]}, True),
+        ({"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}, False),
+        ({"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}, True),
+        ({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}, False),
+        ({"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": "MAX_TOKENS"}]}, True),
+        ({"messageStop": {"stopReason": "max_tokens"}}, True),
+        ({"messageStop": {"stopReason": "end_turn"}}, False),
+    ],
+)
+def test_answer_at_its_limit_has_no_end(event: Json, is_at_limit: bool) -> None:
+    """An answer that was stopped lacks the tokens that end one, which only its finish reason tells."""
+    completion = _taken(event).completion()
+
+    assert completion is not None
+    assert is_at_limit is completion.is_at_limit

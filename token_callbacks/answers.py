@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from token_callbacks.evidence import Completion
+from token_callbacks.evidence import Completion, is_limit
 from token_callbacks.usage import part
 
 
@@ -75,6 +75,8 @@ class Answer:
         self.has_failed = False
         """The stream told an error."""
         self.is_understood = False
+        self.is_at_limit = False
+        """A choice was stopped at its limit."""
         self.choices: dict[Hashable, bool] = {}
         """The choices seen, and whether each has its finish reason."""
         self._texts: dict[Hashable, _Text] = {}
@@ -153,13 +155,15 @@ class Answer:
         """Note a choice and, if it has one, its finish reason."""
         is_finished = isinstance(reason, str) and reason not in ("", "null")  # DashScope's own API says "null"
         self.choices[choice] = is_finished or self.choices.get(choice, False)
+        self.is_at_limit = self.is_at_limit or is_limit(reason)
 
     def completion(self) -> Completion | None:
         """Gather the text and the calls; ``None`` where nothing was understood."""
         if not self.is_understood:
             return None
         text = "".join(map(str, self._texts.values()))
-        return Completion(text=text, tool_calls=[call.shaped() for call in self._calls])
+        calls = [call.shaped() for call in self._calls]
+        return Completion(text=text, tool_calls=calls, is_at_limit=self.is_at_limit)
 
 
 def _first_word(event: Any, names: Sequence[str]) -> str | None:
@@ -268,9 +272,10 @@ def _take_block_delta(answer: Answer, event: Any) -> None:
 
 
 def _take_message_delta(answer: Answer, event: Any) -> None:
-    if part(part(event, "delta"), "stop_reason"):
+    reason = part(part(event, "delta"), "stop_reason")
+    if reason:
         answer.is_cut = False
-        answer.finish(0, "stop")
+        answer.finish(0, str(reason))
 
 
 def _end(answer: Answer, _event: Any) -> None:

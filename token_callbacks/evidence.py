@@ -37,11 +37,22 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 
     text: str
     tool_calls: Sequence[Mapping[str, Any]] = ()
+    is_at_limit: bool = False
+    """The model was stopped at the most tokens that it might write, before it came to an end."""
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing came back."""
         return not self.text and not self.tool_calls
+
+
+_LIMITS = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
+"""What OpenAI, Anthropic and Amazon, the Responses API and Mistral call a limit, and others in capitals."""
+
+
+def is_limit(reason: object) -> bool:
+    """Tell whether a finish reason says that the answer came to its limit, and not to its end."""
+    return isinstance(reason, str) and reason.lower() in _LIMITS
 
 
 Names = tuple[str | None, str | None]
@@ -276,7 +287,13 @@ def _counted_completion(model: str | None, back: Completion, sent: Prompt | None
 
     tools, choice = ((), None) if sent is None else (sent.tools, sent.tool_choice)
     count = count_completion(
-        model=model, text=back.text, tool_calls=back.tool_calls, tools=tools, tool_choice=choice, api=api
+        model=model,
+        text=back.text,
+        tool_calls=back.tool_calls,
+        tools=tools,
+        tool_choice=choice,
+        api=api,
+        is_at_limit=back.is_at_limit,
     )
     return _graded(count)
 

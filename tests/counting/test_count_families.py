@@ -74,22 +74,27 @@ def test_text_is_text(name: str) -> None:
     assert 0 == vocabulary.count("")
 
 
-@pytest.mark.parametrize("name", [*(name for name in BUNDLED if BUNDLED[name].is_cuttable), "qwen3.5"])
+@pytest.mark.parametrize("name", [*(name for name in BUNDLED if BUNDLED[name].is_cuttable), "qwen3.5", "claude_2"])
 def test_cut_at_a_words_end_changes_no_count(name: str) -> None:
     """What is called cuttable counts as much as its parts, at every end of a word."""
     vocabulary = loaded(name)
+    count = vocabulary.amount or vocabulary.count
     wrong = [
         (text, end)
         for text in TEXTS
         for end in (found.start() for found in _WORD_END.finditer(text))
-        if vocabulary.count(text) != vocabulary.count(text[:end]) + vocabulary.count(text[end:])
+        if count(text) != count(text[:end]) + count(text[end:])
     ]
 
     assert [] == wrong
 
 
 @pytest.mark.parametrize(
-    "model", ["llama-3.3-70b", "gemini-2.5-flash", "qwen3-32b", "qwen3.5-9b", "mistral-large-2512"]
+    "model",
+    [
+        *("llama-3.3-70b", "gemini-2.5-flash", "qwen3-32b", "qwen3.5-9b", "mistral-large-2512"),
+        *("claude-sonnet-4-5", "claude-opus-4-8"),
+    ],
 )
 def test_streams_of_open_models(model: str) -> None:
     """A stream counts what the whole text counts, whichever vocabulary it is by."""
@@ -149,15 +154,61 @@ def test_harmony_is_tiktokens(vocabulary_folder: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("The bread is warm.", 5),
+        ("3", 2),  # a blank and a digit: what begins stands after a blank
+        ("1234567", 4),
+        ("3 + 4 = 7", 10),
+        ("'warm'", 4),
+        ("One\n\ntwo\n\n\nthree", 5),
+        ("", 0),
+    ],
+)
+def test_claude_counts_as_claude_2_and_otherwise(text: str, tokens: int) -> None:
+    """Words are those of Claude 2's tokenizer; digits, newlines and operators stand apart."""
+    claude = INSTALLED.vocabulary("claude")
+    assert claude is not None
+
+    assert (tokens, "claude_2") == (claude.count(text), claude.name)
+
+
+def test_claude_splits_what_is_rare() -> None:
+    """Merges of Claude 2's that come late are not those of its successors."""
+    claude = INSTALLED.vocabulary("claude")
+    assert claude is not None
+
+    assert (1, 2) == (claude.count("cinnamon"), claude.count("loaf"))
+
+
+def test_newer_claude_counts_letters_besides() -> None:
+    """Opus 4.7 and its like break words further: 824 thousandths of a token a token, 184 a letter."""
+    older, newer = INSTALLED.vocabulary("claude"), INSTALLED.vocabulary("claude_opus_4_7")
+    assert older is not None
+    assert newer is not None
+
+    assert (older.count("The bread is warm."), round(5 * 0.824 + 14 * 0.184)) == (5, newer.count("The bread is warm."))
+    assert ("claude_2 x 0.824 + 0.184 a letter", True) == (newer.name, newer.is_guess)
+
+
+@pytest.fixture
+def cl100k_folder(tmp_path: Path, vocabulary_folder: Path) -> Path:
+    """Return a folder that holds cl100k_base and nothing else."""
+    file_name = SOURCES["cl100k_base"].file_name
+    (tmp_path / file_name).write_bytes((vocabulary_folder / file_name).read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
     ("vocabulary", "tokens", "name"),
     [("claude", 109, "cl100k_base x 1.09"), ("claude_opus_4_7", 139, "cl100k_base x 1.392")],
 )
 def test_claude_is_a_fit_over_another(
-    vocabulary: str, tokens: int, name: str, vocabulary_folder: Path, monkeypatch: pytest.MonkeyPatch
+    vocabulary: str, tokens: int, name: str, cl100k_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """100 tokens of cl100k_base are so many of Claude's, and the name says that it is a fit."""
+    """Without Claude 2's tokenizer, 100 tokens of cl100k_base are so many, and the name says that it is a fit."""
     monkeypatch.setitem(sys.modules, "splintr", None)
-    fitted = Vocabularies(folders=lambda: [vocabulary_folder]).vocabulary(vocabulary)
+    fitted = Vocabularies(folders=lambda: [cl100k_folder]).vocabulary(vocabulary)
     assert fitted is not None
 
     assert (tokens, name, True) == (fitted.count(" word" * 100), fitted.name, fitted.is_guess)

@@ -1,6 +1,7 @@
 """What a call's texts count as, and when the count may call itself exact."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import date
 from types import SimpleNamespace
 from typing import Any
 
@@ -344,12 +345,34 @@ def test_answers_of_reasoning_models_name_their_channel(api: str, model: str, mo
     assert plain.tokens + more == count.tokens
 
 
-@pytest.mark.parametrize(("model", "exact"), [("gpt-4.1", True), ("gpt-4o-mini", True), ("gpt-4o", False)])
-def test_servers_that_counted_otherwise_are_not_exact(model: str, exact: bool) -> None:
+@pytest.mark.parametrize(
+    ("model", "day", "exact"),
+    [
+        ("gpt-4o", date(2025, 3, 3), False),
+        ("gpt-4o", date(2025, 4, 1), True),
+        ("gpt-4o", None, True),
+        ("gpt-4.1", date(2025, 3, 3), True),
+        ("gpt-4o-mini", date(2025, 3, 3), True),
+    ],
+)
+def test_servers_that_counted_otherwise_are_not_exact(model: str, day: date | None, exact: bool) -> None:
     """The Responses API added tokens to gpt-4o's chats in 2025-03; the other models' were right from the first day."""
-    count = count_prompt(model=model, messages=[HELLO], tools=[TOOL], api="responses")
+    counts = [
+        count_prompt(model=model, messages=[HELLO], tools=tools, api="responses", at=day) for tools in ((), [TOOL])
+    ]
 
-    assert (exact, exact) == (count.exact, count_prompt(model=model, messages=[HELLO], api="responses").exact)
+    assert [exact, exact] == [count.exact for count in counts]
+
+
+@pytest.mark.parametrize(("tools", "added"), [((), 18), ([TOOL], 18 + 198)])
+def test_what_the_server_added_in_march_2025(tools: Sequence[dict[str, Any]], added: int) -> None:
+    """To every chat with gpt-4o as much, and more where tools might be called in parallel."""
+    then, now = (
+        count_prompt(model="gpt-4o", messages=[HELLO], tools=tools, api="responses", at=day).tokens
+        for day in (date(2025, 3, 31), None)
+    )
+
+    assert added == then - now
 
 
 REASONING = {"type": "reasoning", "encrypted_content": "A" * 2640}

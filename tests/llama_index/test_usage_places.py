@@ -12,12 +12,13 @@ import pytest
 from anthropic.types import Message
 from litellm import ModelResponseStream
 from litellm.types.utils import Usage as LiteLLMUsage
+from llama_index.core.llms import ChatMessage, ChatResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import ResponseCompletedEvent
 
 from loopback_server import InventedTokens
 from token_callbacks import TokenCounter
-from token_callbacks.adapters.llama_index import _HOLDERS
+from token_callbacks.adapters.llama_index import _HOLDERS, LlmEvidence
 from token_callbacks.records import CallRecord, Provenance, Sources, Usage
 from token_callbacks.sinks.memory import MemorySink
 
@@ -398,3 +399,23 @@ def _ask(counter: TokenCounter, memory: MemorySink, ask: Callable[[Any], str], s
         answer = ask(ShapedLLM(**shape))
     [record] = memory.records
     return answer, record
+
+
+@pytest.mark.parametrize(
+    ("raw", "is_at_limit"),
+    [
+        ({"choices": [{"finish_reason": "length"}]}, True),
+        ({"choices": [{"finish_reason": "stop"}]}, False),
+        ({"stop_reason": "max_tokens"}, True),
+        ({"stopReason": "end_turn"}, False),
+        (None, False),
+    ],
+)
+def test_limit_is_read_from_the_raw_response(raw: Any, is_at_limit: bool) -> None:
+    """An answer that was stopped at its limit lacks the tokens that end one; the raw response tells."""
+    evidence = LlmEvidence(None)
+    evidence.last = ChatResponse(message=ChatMessage(role="assistant", content="Hi"), raw=raw)
+    completion = evidence.completion()
+
+    assert completion is not None
+    assert is_at_limit is completion.is_at_limit

@@ -17,9 +17,12 @@ if (_litellm := find_spec("litellm")) is not None and _litellm.origin is not Non
 
 from tests.corpus.folder import load_modules, reason_without_corpus
 from tests.scoring.cases import cases
-from tests.scoring.scores import Score, band, other_counters, scores
+from tests.scoring.scores import Score, band, mean_error, other_counters, scores
 
-HEAD = "| figure | family | kind | n | exact | mean error | total error | right of those marked exact |"
+HEAD = "| figure | family | kind | n | exact | mean error | from 50 | total error | right of those marked exact |"
+LONG = 50
+"""Tokens from which on a figure has a mean error of its own: a token off is 50 % of an answer of one word."""
+
 NAMES = ("litellm", "llama_index", "tokencost")
 
 
@@ -37,13 +40,15 @@ def main(with_bands: bool, alone: bool, least: int, misses: str | None) -> None:
     groups: dict[tuple[str, str, str], list[Score]] = defaultdict(list)
     for score in scores(cases(load_modules()), {} if alone else other_counters()):
         groups[score.figure, score.family, score.kind].append(score)
+        if score.generation is not None and score.figure == "completion" and score.kind.startswith("text"):
+            groups[score.figure, f"{score.family} {score.generation}", score.kind].append(score)
     if misses is not None:
         _print_misses(groups[tuple(misses.split("/", 2))])  # type: ignore[index]
     elif with_bands:
         _print_bands(groups, least)
     else:
         click.echo(HEAD + _heads())
-        click.echo("|---|---|---|---|---|---|---|---|" + "---|" * len(NAMES))
+        click.echo("|---|---|---|---|---|---|---|---|---|" + "---|" * len(NAMES))
         for (figure, family, kind), group in sorted(groups.items()):
             if len(group) >= least:
                 click.echo(_row(figure, family, kind, group))
@@ -72,12 +77,20 @@ def _row(figure: str, family: str, kind: str, group: list[Score]) -> str:
     cells = [
         *(figure, family, kind, str(len(group))),
         f"{sum(score.is_exact for score in group) / len(group):.1%}",
-        f"{sum(abs(score.ours - score.truth) / score.truth for score in group) / len(group):.1%}",
+        _mean_error(group),
+        _mean_error([score for score in group if score.truth >= LONG], with_number=True),
         f"{sum(score.ours - score.truth for score in group) / sum(score.truth for score in group):+.2%}",
         f"{right} of {len(marked)}" if marked else "–",
         *(_other(group, name) for name in NAMES),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _mean_error(group: list[Score], *, with_number: bool = False) -> str:
+    if not group:
+        return "–"
+    mean = f"{mean_error(group):.1%}"
+    return f"{mean} ({len(group)})" if with_number else mean
 
 
 def _other(group: list[Score], name: str) -> str:

@@ -5,7 +5,9 @@ Only requests and answers are read here; the provider's figures are kept apart, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from typing import Any
 
 import msgspec
@@ -40,6 +42,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     shape: str
     family: str
+    generation: str | None
+    """Of Claude's: each has a tokenizer, or a way to write, of its own."""
     model: str
     api: str
     messages: list[dict[str, Any]] | str | None
@@ -48,6 +52,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: Any
     inputs: list[Any] | None
     completion: Completion | None
+    is_at_limit: bool
+    at: date | None
+    """The day that the answer tells, of OpenAI's and Azure's."""
     is_cited: bool
     """What came back has citations, which are counted and not to be seen."""
     is_continued: bool
@@ -69,6 +76,13 @@ FAMILIES = (
     ("gpt-oss", ("gpt-oss",)),
     ("grok", ("grok",)),
     ("nova", ("nova",)),
+)
+
+GENERATIONS = (
+    ("2", ("claude-2", "claude-v2", "claude-instant")),
+    ("3 to 3.7", ("claude-3",)),
+    ("4.7 and later", ("opus-4-7", "opus-4-8", "opus-5", "sonnet-5", "haiku-5")),
+    ("4 to 4.6", ("claude",)),
 )
 
 
@@ -95,22 +109,44 @@ def case_of(exchange: Exchange, corpus: Any) -> Case:
     api = "responses" if "responses" in shape else "chat"
     embeds = exchange["truth"]["embedding_tokens"] is not None
     reasons = bool(exchange["truth"]["reasoning_tokens"]) or exchange["flags"].get("reasoning", False)
+    reasons = reasons or b'"redacted_thinking"' in corpus.body_bytes(exchange)
     return Case(
         id=exchange["id"],
         shape=shape,
         family=_family(model, shape),
+        generation=next((name for name, starts in GENERATIONS if any(start in model for start in starts)), None),
         model=_named(model, shape),
         api=api,
         messages=None if embeds else _messages(request, api),
         tools=_tools(request),
         response_format=_format(request),
-        tool_choice=request.get("tool_choice") or request.get("function_call"),
+        tool_choice=_tool_choice(request),
         inputs=_inputs(request) if embeds else None,
         completion=None if embeds else _completion(exchange, corpus),
-        is_cited="cohere" in shape and (b"citation" in corpus.body_bytes(exchange) or bool(request.get("documents"))),
+        at=_day(corpus.body_bytes(exchange)),
+        is_at_limit=_AT_LIMIT.search(corpus.body_bytes(exchange)) is not None,
+        is_cited=_is_cited(exchange, request, corpus.body_bytes(exchange)),
         is_continued=any(request.get(name) for name in ("previous_response_id", "conversation", "context_management")),
         truth={**exchange["truth"], "reasons": int(reasons)},
     )
+
+
+def _day(body: bytes) -> date | None:
+    told = re.search(rb'"created(?:_at)?": ?(\d{10})\b', body)
+    return None if told is None else datetime.fromtimestamp(int(told[1]), UTC).date()
+
+
+def _is_cited(exchange: Exchange, request: dict[str, Any], body: bytes) -> bool:
+    if "cohere" in exchange["provider_shape"]:
+        return b"citation" in body or bool(request.get("documents"))
+    return _CITED.search(body) is not None
+
+
+_AT_LIMIT = re.compile(
+    rb'"(?:finish_?reason|stop_?reason)": ?"(?:length|max_tokens|max_output_tokens|model_length)"', re.IGNORECASE
+)
+# Anthropic's, in streams and whole answers, and Bedrock's.
+_CITED = re.compile(rb'"citations_delta"|"citations": ?\[ ?\{|"citationsContent"|"citation":')
 
 
 def _named(model: str, shape: str) -> str:
@@ -217,6 +253,13 @@ def _tools(request: dict[str, Any]) -> list[Any]:
     return list(request.get("tools") or request.get("functions") or ())
 
 
+def _tool_choice(request: dict[str, Any]) -> Any:
+    config = request.get("toolConfig")
+    if isinstance(config, dict) and "toolChoice" in config:
+        return config["toolChoice"]
+    return request.get("tool_choice") or request.get("function_call")
+
+
 def _format(request: dict[str, Any]) -> Any:
     text = request.get("text")
     if isinstance(text, dict) and isinstance(text.get("format"), dict):
@@ -225,9 +268,15 @@ def _format(request: dict[str, Any]) -> Any:
     if isinstance(generation, dict) and generation.get("responseSchema"):
         return {"type": "json_schema", "json_schema": generation["responseSchema"]}
     told = request.get("output_format") or request.get("output_config") or request.get("outputConfig")
-    if isinstance(told, dict) and "effort" not in told:  # Anthropic's and Bedrock's
-        return {"type": "json_schema", "json_schema": told}
+    if isinstance(told, dict) and told.keys() - {"effort"}:  # Anthropic's and Bedrock's
+        return {"type": "json_schema", "json_schema": _schema(told)}
     return request.get("response_format")
+
+
+def _schema(told: dict[str, Any]) -> Any:
+    for name in ("format", "textFormat", "structure", "jsonSchema"):
+        told = told.get(name, told)
+    return told
 
 
 def _inputs(request: dict[str, Any]) -> list[Any] | None:

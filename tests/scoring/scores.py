@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from tests.scoring.cases import Case
 from token_callbacks.counting import Count, count_completion, count_embedding, count_prompt
+from token_callbacks.counting.templates_claude import is_hosted
 
 CALL_ITEMS = ("function_call", "function_call_output")
 PLAIN_PARTS = ("text", "input_text", "output_text", None)
+BEDROCK_PARTS = ("image", "document", "video", "audio")
+"""Bedrock's parts have no type: they hold the one of these that they are."""
 PLAIN_ITEMS = (None, "message", "reasoning", *CALL_ITEMS)
 Counter = Callable[[Case], int | None]
 """Another counter's figure, ``None`` where it has none."""
@@ -25,6 +28,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     family: str
+    generation: str | None
     figure: str
     kind: str
     truth: int
@@ -64,6 +68,7 @@ def _prompt(case: Case) -> Count:
         response_format=case.response_format,
         tool_choice=case.tool_choice,
         api=case.api,
+        at=case.at,
     )
 
 
@@ -76,6 +81,8 @@ def _completion(case: Case) -> Count:
         tools=case.tools,
         tool_choice=case.tool_choice,
         api=case.api,
+        is_at_limit=case.is_at_limit,
+        at=case.at,
     )
 
 
@@ -85,6 +92,7 @@ def _score(  # noqa: PLR0917
     return Score(
         id=case.id,
         family=case.family if case.api == "chat" else f"{case.family} (responses)",
+        generation=case.generation,
         figure=figure,
         kind=kind,
         truth=truth or 0,
@@ -112,11 +120,14 @@ def prompt_kind(case: Case) -> str:
     tools = [tool for tool in case.tools if isinstance(tool, dict)]
     hosted = any(message.get("type") not in PLAIN_ITEMS for message in messages)
     if hosted or any(
-        tool.get("type", "function") not in ("function", "custom") and "name" not in tool for tool in tools
+        is_hosted(tool) or (tool.get("type", "function") not in ("function", "custom") and "name" not in tool)
+        for tool in tools
     ):
         return "hosted tools"
-    if any(part.get("type") not in PLAIN_PARTS for message in messages for part in _parts(message)):
+    if any(_is_beyond_text(part) for message in messages for part in _parts(message)):
         return "images, files"
+    if any(message.get("type") == "reasoning" for message in messages):
+        return "reasoning sent back"
     has_schema = isinstance(case.response_format, dict) and case.response_format.get("type") == "json_schema"
     if any(_is_of_a_call(message) for message in messages):
         return "round trip, json_schema" if has_schema else "tool round trip"
@@ -142,12 +153,21 @@ def _parts(message: dict[str, Any]) -> list[dict[str, Any]]:
     return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
 
 
+def _is_beyond_text(part: dict[str, Any]) -> bool:
+    return part.get("type") not in PLAIN_PARTS or any(name in part for name in BEDROCK_PARTS)
+
+
 def _is_of_a_call(message: dict[str, Any]) -> bool:
     return (
         bool(message.get("tool_calls"))
         or message.get("role") in ("tool", "function")
         or message.get("type") in CALL_ITEMS
     )
+
+
+def mean_error(values: Sequence[Score]) -> float:
+    """Return the mean of the relative errors."""
+    return sum(abs(score.ours - score.truth) / score.truth for score in values) / len(values)
 
 
 def band(values: Iterable[Score]) -> float:

@@ -38,7 +38,7 @@ from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 
 from token_callbacks import hooks
 from token_callbacks.errors import BudgetExceeded, InvalidArgument
-from token_callbacks.evidence import NO_NAMES, Completion, Names, Prompt
+from token_callbacks.evidence import NO_NAMES, Completion, Names, Prompt, is_limit
 from token_callbacks.ledger import Draft, Ledger, OpenCall, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
@@ -139,7 +139,8 @@ class LlmEvidence:
             or (part(self.last, "text") if message is None else message.content)
             or ""
         )
-        return Completion(text=text, tool_calls=() if message is None else _tool_calls(message))
+        calls = () if message is None else _tool_calls(message)
+        return Completion(text=text, tool_calls=calls, is_at_limit=_is_at_limit(part(self.last, "raw")))
 
     def inputs(self) -> None:
         """Tell nothing: nothing was embedded."""
@@ -740,6 +741,13 @@ def _content(message: Any) -> str | list[dict[str, Any]]:
     if not others:
         return text
     return [{"type": "text", "text": text}, *({"type": str(block.block_type)} for block in others)]
+
+
+def _is_at_limit(raw: object) -> bool:
+    """Read the finish reason of a raw response of OpenAI's shape, or of Anthropic's or Bedrock's."""
+    choices = part(raw, "choices")
+    reasons = [part(choice, "finish_reason") for choice in choices] if isinstance(choices, list) else []
+    return any(map(is_limit, (*reasons, part(raw, "stop_reason"), part(raw, "stopReason"))))
 
 
 def _tool_calls(message: Any) -> list[dict[str, Any]]:

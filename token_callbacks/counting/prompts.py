@@ -8,6 +8,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import msgspec
 
@@ -43,6 +44,13 @@ Base64 of ciphertext grows with what is in it. Fitted to 16 recorded round trips
 """
 
 
+class Days(NamedTuple):
+    """The days, both included, on which a server counted in some way; in ISO 8601, which sorts."""
+
+    first: str
+    last: str
+
+
 class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     """What is added to a chat of the models whose name matches one of the globs, in tokens.
 
@@ -50,10 +58,10 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     ``tools`` and ``schema`` are added to their text in a message of their own, ``joined_tools`` behind a system text.
     ``forced`` comes with a tool that must be called, ``answered`` with the name of the output schema wherever the model
     answers in it; ``None``: nothing, no name either. ``escapes``: what is not ASCII is escaped in JSON that
-    the server writes. ``is_older``: tools are rendered without titles. ``results_gap`` stands
-    behind the commas in a list of results. ``answer`` is added to an answer
-    that is sent back, ``stored_call`` to a call with the server's id of it. ``is_settled``: the server has counted
-    plain chats so in all recordings; ``sure_of`` names what else they bear out.
+    the server writes. ``is_older``: tools are rendered without titles. ``results_gap`` stands behind the commas in a
+    list of results. ``answer`` is added to an answer that is sent back, ``stored_call`` to a call with the server's id
+    of it, ``added`` to every chat. ``is_settled``: the server has counted plain chats so in all recordings; ``sure_of``
+    names what else they bear out. ``days``: when it counted so, if it no longer does.
     """
 
     name: str
@@ -78,8 +86,10 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     parallel_calls: int = 9
     parallel_results: int = 11
     results_gap: str = " "
+    added: int = 0
     is_settled: bool = True
     sure_of: tuple[str, ...] = ()
+    days: Days | None = None
 
 
 CLASSIC = ("gpt-4*", "gpt-3.5*", "gpt-35*", "chatgpt-4o*")
@@ -115,9 +125,17 @@ RESPONSES_2024 = PromptRule(
     stored_call=3,
     sure_of=("tools", "schema", "calls", "results"),
 )
-# To 16 of 16 recorded chats of 2025-03 the server added 12 to 636 tokens, to none of the later ones.
-RESPONSES_GPT_4O = msgspec.structs.replace(
-    RESPONSES_2024, name="openai-responses-gpt-4o", globs=("gpt-4o", "gpt-4o-20*"), is_settled=False
+# To 16 of 16 recorded chats of 2025-03 the server added 12 to 636 tokens, to none of the later ones: mostly 18, and
+# with tools 198 more, unless `parallel_tool_calls` was false.
+RESPONSES_2025_03 = msgspec.structs.replace(
+    RESPONSES_2024,
+    name="openai-responses-2025-03",
+    as_of="2025-03",
+    globs=("gpt-4o", "gpt-4o-20*"),
+    added=18,
+    tools=201,
+    is_settled=False,
+    days=Days("2025-03-01", "2025-03-31"),
 )
 RESPONSES_GPT_5 = PromptRule(
     name="openai-responses-gpt-5",
@@ -165,7 +183,7 @@ RULES = (
         call=13,
         sure_of=("tools",),
     ),
-    RESPONSES_GPT_4O,
+    RESPONSES_2025_03,
     RESPONSES_2024,
     RESPONSES_NEWER,
     RESPONSES_GPT_5,
@@ -187,11 +205,12 @@ RULES = (
 
 
 class Extras(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request says beside its messages."""
+    """What a request says beside its messages, and the day of it in ISO 8601; ``None``: any since the newest rules."""
 
     tools: object = ()
     schema: object = None
     tool_choice: object = None
+    day: str | None = None
 
 
 class ChatTokens(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,10 +226,11 @@ class ChatTokens(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @functools.lru_cache(maxsize=512)
-def prompt_rule_of(name: str, api: str) -> PromptRule | None:
-    """Return the rule of the model with that (bare) name behind an API; ``None`` where none is known."""
+def prompt_rule_of(name: str, api: str, day: str | None = None) -> PromptRule | None:
+    """Return the rule of the model with that (bare) name behind an API on a day, by default the newest, if one is."""
     for rule in RULES:
-        if api in rule.apis and any(fnmatchcase(name, glob) for glob in rule.globs):
+        is_of_day = rule.days is None or (day is not None and rule.days.first <= day <= rule.days.last)
+        if is_of_day and api in rule.apis and any(fnmatchcase(name, glob) for glob in rule.globs):
             return rule
     return None
 
@@ -219,12 +239,12 @@ def chat_tokens(
     messages: Sequence[object], extras: Extras, *, name: str, api: str, chat_rule: ChatRule, count: CountText
 ) -> ChatTokens:
     """Count a chat of OpenAI-shaped messages, or of the Responses API's items, with what is sent beside it."""
-    rule = prompt_rule_of(name, api)
+    rule = prompt_rule_of(name, api, extras.day)
     chat = _Chat(rule or CHAT_2024, chat_rule, count, name=name)
     for message in messages:
         chat.take(message)
     if messages:
-        chat.tokens += chat_rule.priming_tokens
+        chat.tokens += chat_rule.priming_tokens + (0 if rule is None else rule.added)
     chat.settle_results()
     chat.settle_reasoning()
     chat.take_extras(extras)

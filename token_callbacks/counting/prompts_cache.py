@@ -43,6 +43,10 @@ class Counting(Protocol):
     def count(self) -> Callable[[str], int]:
         """A text to the number of its tokens."""
 
+    @property
+    def amount(self) -> Callable[[str], int] | None:
+        """Of an arithmetic, what it is of."""
+
 
 class CachedCounts:
     """The counts of texts, the oldest given up first. All methods are thread-safe."""
@@ -57,8 +61,8 @@ class CachedCounts:
         return len(self._counts)
 
     def count(self, vocabulary: Counting, text: str, form: Form | None = None) -> int:
-        """Count a text by a vocabulary, in another form if one is told; by a user's own or a guess, anew each time."""
-        if len(text) < SHORTEST_KEPT or vocabulary.is_guess:
+        """Count a text by a vocabulary, in another form if one is told; by a user's own tokenizer, anew each time."""
+        if len(text) < SHORTEST_KEPT or (vocabulary.is_guess and vocabulary.amount is None):
             return vocabulary.count(text if form is None else form(text))
         key = (vocabulary.name, form, len(text), hash(text))
         found = self._counts.get(key)

@@ -7,6 +7,7 @@ that recordings gave it (``bands``), or a lower bound where some of what the pro
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -16,7 +17,8 @@ from token_callbacks.counting.models import OPENAI_PREFIXES, Family, Figure, bar
 from token_callbacks.counting.pieces import has_forced_cut
 from token_callbacks.counting.prompts import Extras, chat_tokens, parallel_calls_text, schema_of
 from token_callbacks.counting.prompts_cache import COUNTS, Counting
-from token_callbacks.counting.templates import AnswerRule, answer_rule_of, template_of
+from token_callbacks.counting.templates import HOSTED, AnswerRule, answer_rule_of, template_of
+from token_callbacks.counting.templates_claude import Choice, choice_of
 from token_callbacks.counting.texts import field, is_told, items_of, part_text, text_of, texts_of, tool_call_texts
 from token_callbacks.counting.vocabularies import INSTALLED, Vocabularies
 
@@ -45,12 +47,14 @@ def count_prompt(
     response_format: Mapping[str, Any] | None = None,
     tool_choice: object = None,
     api: str = "chat",
+    at: date | None = None,
     vocabularies: Vocabularies = INSTALLED,
 ) -> Count:
     """Count what was sent: a chat with the tokens that it adds, or the prompt of a text completion if it is a string.
 
     `api` is "chat" or "responses": the two add different tokens to the same messages, and items of the latter may be
-    among `messages`. A string sent to a chat model, and whatever no rule is known for, is not exact.
+    among `messages`. `at` is the day of the call in UTC, for servers once counted otherwise; ``None`` is now. A string
+    sent to a chat model, and whatever no rule is known for, is not exact.
     """
     family = family_of(model)
     vocabulary = vocabularies.of(family)
@@ -64,13 +68,14 @@ def count_prompt(
     chat = items_of(messages)
     name = bare_name(model) if isinstance(model, str) else ""
     template, is_lower_bound = template_of(name), False
+    extras = Extras(tools=tools, schema=schema, tool_choice=tool_choice, day=_iso(at))
     if template is not None:
-        tokens, kinds = template.tokens(chat, tools, schema, lambda text: COUNTS.count(vocabulary, text))
-        is_sure = False
+        tokens, kinds = template.tokens(chat, extras, lambda text: COUNTS.count(vocabulary, text))
+        is_sure, is_lower_bound = False, HOSTED in kinds
     else:
         found = chat_tokens(
             chat,
-            Extras(tools=tools, schema=schema, tool_choice=tool_choice),
+            extras,
             name=name,
             api=api,
             chat_rule=family.chat_rule,
@@ -92,25 +97,33 @@ def count_completion(
     tools: Sequence[Mapping[str, Any]] = (),
     tool_choice: object = None,
     api: str = "chat",
+    is_at_limit: bool = False,
+    at: date | None = None,
     vocabularies: Vocabularies = INSTALLED,
 ) -> Count:
     """Count what a model has written, without any role before it: its text, reasoning and refusals in it, its calls.
 
+    `is_at_limit`: it was stopped before it could write the token that ends an answer. `at` is that of `count_prompt`.
     Of a model that reasons out of sight, the count is a lower bound.
     """
     family = family_of(model)
     vocabulary = vocabularies.of(family)
-    calls, rule = items_of(tool_calls), answer_rule_of(_answering(model), api)
+    calls, rule = items_of(tool_calls), answer_rule_of(_answering(model), api, _iso(at))
     kinds = frozenset({name for name, told in (("tools", is_told(tools)), ("calls", calls)) if told})
     tokens = round(sum(map(vocabulary.count, texts_of(text))) * rule.factor)
     if calls:
-        tokens += _calls_tokens(calls, rule, vocabulary, is_forced=isinstance(tool_choice, Mapping))
-    elif tokens > 0:
+        tokens += _calls_tokens(calls, rule, vocabulary, tool_choice)
+    elif tokens > 0 and not is_at_limit:
         tokens += rule.end + (rule.with_tools if "tools" in kinds else 0)
     is_plain = isinstance(text, str) and not has_forced_cut(text)
     is_plain = is_plain and kinds <= rule.sure_of and not (calls and text) and not rule.hides_reasoning
+    is_plain = is_plain and rule.is_settled
     counted = _counted(tokens, Figure.COMPLETION, family, vocabulary, is_plain=is_plain, kinds=kinds)
     return msgspec.structs.replace(counted, is_lower_bound=rule.hides_reasoning)
+
+
+def _iso(day: date | None) -> str | None:
+    return None if day is None else day.isoformat()
 
 
 def _is_direct(model: str | None) -> bool:
@@ -127,7 +140,10 @@ def _answering(model: str | None) -> str:
     return f"azure/{name}" if model.strip().lower().startswith("azure") else name
 
 
-def _calls_tokens(calls: Sequence[object], rule: AnswerRule, vocabulary: Counting, *, is_forced: bool) -> int:
+def _calls_tokens(calls: Sequence[object], rule: AnswerRule, vocabulary: Counting, tool_choice: object) -> int:
+    if rule.claude is not None:
+        return rule.claude.tokens(calls, choice_of(tool_choice), vocabulary.count)
+    is_forced = rule.parallel > 0 and choice_of(tool_choice) is Choice.NAMED
     named = [(texts[0], "".join(texts[1:])) for texts in map(tool_call_texts, calls)]
     if rule.parallel and not is_forced and (len(named) > 1 or _is_rewritten(named[0][1])):
         return vocabulary.count(parallel_calls_text(named)) + rule.parallel

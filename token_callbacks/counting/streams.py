@@ -109,11 +109,11 @@ class StreamCounter:
         return self._tail_characters + self._pending_characters
 
     def _drain(self) -> None:
+        if self._count is None:
+            self._tally()
         new = "".join(self._pending)
         self._pending.clear()
         self._pending_characters = 0
-        if self._count is None:
-            self._tally()
         if self._is_cuttable:
             # What stood before was searched when it came; of it, only its end decides.
             known = len(self._last_character)
@@ -156,6 +156,8 @@ class StreamCounter:
             self._is_cuttable = vocabulary.is_cuttable
             self._count = vocabulary.amount or vocabulary.count
             self._tokens_of = vocabulary.tokens_of or int
+            if vocabulary.prefix:
+                self._pending.insert(0, vocabulary.prefix)
         return self._count
 
 

@@ -11,14 +11,21 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from token_callbacks.counting.models import OLDER_CALLS
+from token_callbacks.counting.prompts import SYSTEM_ROLES, Days, Extras
+from token_callbacks.counting.templates_claude import ClaudeCalls, ClaudeTools, choice_of, is_hosted
 from token_callbacks.counting.texts import field, is_told, items_of, part_text, text_of, texts_of, tool_call_texts
+
+HOSTED = "hosted"
+"""The kind of a prompt with tools that the vendor runs."""
+
+RESULT_ROLES = ("tool", "function")
 
 
 class ChatTemplate(msgspec.Struct, frozen=True, kw_only=True):
     """What a chat adds: for every message, once, and once where no system text is sent.
 
     ``system`` is for a message of that role. Tools come with ``tools`` tokens and ``tools_factor`` for each of their
-    compact JSON, calls in the chat with ``call``.
+    compact JSON, calls in the chat with ``call``; ``claude`` takes the place of these three.
     """
 
     globs: tuple[str, ...]
@@ -31,64 +38,82 @@ class ChatTemplate(msgspec.Struct, frozen=True, kw_only=True):
     tools: int = 0
     tools_factor: float = 1.0
     call: int = 0
+    claude: ClaudeTools | None = None
 
     def tokens(
-        self, messages: Sequence[object], tools: object, schema: object, count: Callable[[str], int]
+        self, messages: Sequence[object], extras: Extras, count: Callable[[str], int]
     ) -> tuple[int, frozenset[str]]:
-        """Count a chat; tools and an output schema count as their compact JSON."""
+        """Count a chat; tools and an output schema count as their JSON."""
         tokens, kinds, has_system = self.once if messages else 0, set[str](), False
         for message in messages:
             role = text_of(field(message, "role"))
-            is_system = role in ("system", "developer")
-            has_system = has_system or is_system
-            tokens += self.message if self.system is None or not is_system else self.system
-            content = message if isinstance(message, str) else field(message, "content")
-            tokens += sum(count(text) for text in texts_of(content) if text)
-            for call in (*items_of(field(message, "tool_calls")), *items_of(field(message, "function_call"))):
-                kinds.add("calls")
-                tokens += self.call + sum(count(text) for text in tool_call_texts(call))
-            if role in ("tool", "function"):
-                kinds.add("results")
-            if any(_is_beyond_text(part) for part in items_of(content)):
-                kinds.add("images")
+            has_system = has_system or role in SYSTEM_ROLES
+            tokens += self._message_tokens(message, role, count)
+            kinds |= _kinds_of(message, role)
         tokens += self.without_system if messages and not has_system else 0
-        if is_told(tools):
+        if is_told(extras.tools):
             kinds.add("tools")
-            tokens += self.tools + round(self.tools_factor * sum(count(text_of(tool)) for tool in items_of(tools)))
-        if is_told(schema):
+            tokens += self._tools_tokens(items_of(extras.tools), extras.tool_choice, count)
+            if self.claude is not None and any(map(is_hosted, items_of(extras.tools))):
+                kinds.add(HOSTED)
+        if is_told(extras.schema):
             kinds.add("schema")
-            tokens += count(text_of(schema))
+            tokens += self._schema_tokens(extras.schema, count)
         return tokens, frozenset(kinds)
+
+    def _message_tokens(self, message: object, role: str, count: Callable[[str], int]) -> int:
+        content = message if isinstance(message, str) else field(message, "content")
+        tokens = sum(count(text) for text in texts_of(content) if text)
+        calls = _calls_of(message)
+        if self.claude is not None:
+            # Results come in the message of the user's that follows the calls, which has these tokens in it.
+            tokens += 0 if role in RESULT_ROLES else self.message if role not in SYSTEM_ROLES else 0
+            return tokens + (self.claude.round_tokens(calls, count) if calls else 0)
+        tokens += self.message if self.system is None or role not in SYSTEM_ROLES else self.system
+        return tokens + sum(self.call + sum(count(text) for text in tool_call_texts(call)) for call in calls)
+
+    def _tools_tokens(self, tools: Sequence[object], tool_choice: object, count: Callable[[str], int]) -> int:
+        if self.claude is not None:
+            return self.claude.tools_tokens(tools, choice_of(tool_choice), count)
+        return self.tools + round(self.tools_factor * sum(count(text_of(tool)) for tool in tools))
+
+    def _schema_tokens(self, schema: object, count: Callable[[str], int]) -> int:
+        return count(text_of(schema)) if self.claude is None else self.claude.schema_tokens(schema, count)
+
+
+def _calls_of(message: object) -> list[object]:
+    return [*items_of(field(message, "tool_calls")), *items_of(field(message, "function_call"))]
+
+
+def _kinds_of(message: object, role: str) -> set[str]:
+    content = message if isinstance(message, str) else field(message, "content")
+    kinds = {
+        "calls": bool(_calls_of(message)),
+        "results": role in RESULT_ROLES,
+        "images": any(_is_beyond_text(part) for part in items_of(content)),
+    }
+    return {kind for kind, is_held in kinds.items() if is_held}
 
 
 RECORDED = "recorded chats, see docs/counting.md"
 META = "https://www.llama.com/docs/model-cards-and-prompt-formats/"
 NEWER_CLAUDE = ("*claude-opus-4[-.][789]*", "*claude-opus-[5-9]*", "*claude-sonnet-[5-9]*", "*claude-haiku-[5-9]*")
+# Before 4.5.
+OLDER_4 = ("*claude*sonnet-4", "*claude*opus-4", "*claude*-4-20*", "*claude*-4@*", "*claude*-4-0", "*claude-opus-4-1*")
+
+
+def _claude(*globs: str, tools: ClaudeTools, once: int = 4) -> ChatTemplate:
+    return ChatTemplate(globs=globs, as_of="2026-07", source=RECORDED, message=3, once=once, claude=tools)
+
 
 TEMPLATES = (
-    ChatTemplate(
-        globs=NEWER_CLAUDE,
-        as_of="2026-07",
-        source=RECORDED,
-        message=3,
-        system=0,
-        once=6,
-        tools=334,
-        tools_factor=1.7,
-        call=44,
-    ),
-    # The system text that comes with tools: https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/overview#pricing
-    ChatTemplate(
-        globs=("*claude*", "*anthropic*"),
-        as_of="2026-07",
-        source=RECORDED,
-        message=3,
-        system=0,
-        once=4,
-        tools=500,
-        tools_factor=1.04,
-        call=50,
-    ),
+    _claude(*NEWER_CLAUDE, once=6, tools=ClaudeTools(system=352, forced=150, together=13)),
+    _claude("*claude-3-sonnet*", tools=ClaudeTools(system=159, forced=76)),
+    _claude("*claude-3-opus*", tools=ClaudeTools(system=528, forced=-249)),
+    _claude("*claude-3-[5.]*sonnet*", tools=ClaudeTools(system=288, forced=-33)),
+    _claude("*claude-3*haiku*", tools=ClaudeTools(system=260, forced=98)),
+    _claude("*claude-3-7*", *OLDER_4, tools=ClaudeTools(system=309, forced=8)),
+    _claude("*claude*", "*anthropic*", tools=ClaudeTools(system=493, forced=91)),
     ChatTemplate(
         globs=("*vertex*gemini*", "*gemini-1*", "*gemini-2.0*"), as_of="2026-07", source=RECORDED, message=0, once=0
     ),
@@ -183,8 +208,10 @@ def template_of(name: str) -> ChatTemplate | None:
 class AnswerRule(msgspec.Struct, frozen=True, kw_only=True):
     """What is counted of an answer beside its text: an end, more where tools were offered, the frame of calls.
 
-    ``factor`` is of the text's tokens. ``parallel`` is what the list of several calls adds to its JSON.
-    ``hides_reasoning``: the model reasons out of sight. ``sure_of``: what recordings bear out, beside plain text.
+    ``factor`` is of the text's tokens. ``parallel`` is what the list of several calls adds to its JSON; ``claude``
+    takes the place of these where calls are XML. ``hides_reasoning``: the model reasons out of sight. ``sure_of``: what
+    recordings bear out, beside plain text; nothing where it is not ``is_settled``. ``days``: when the server counted
+    so, if it no longer does.
     """
 
     globs: tuple[str, ...]
@@ -197,10 +224,13 @@ class AnswerRule(msgspec.Struct, frozen=True, kw_only=True):
     parallel: int = 0
     hides_reasoning: bool = False
     sure_of: frozenset[str] = frozenset()
+    claude: ClaudeCalls | None = None
+    days: Days | None = None
+    is_settled: bool = True
 
 
 SEEN = frozenset({"tools"})
-"""Of calls, 130 of 153 recorded answers are counted to the token, which is not sure."""
+"""Of calls, 139 of 153 recorded answers are counted to the token, which is not sure."""
 
 
 CLASSIC = ("gpt-4*", "gpt-3.5*", "gpt-35*", "chatgpt-4o*")
@@ -208,11 +238,22 @@ AZURE_CLASSIC = tuple(f"azure/{glob}" for glob in CLASSIC)
 OLDER = ("gpt-3.5-turbo-instruct*", "gpt-35-turbo-instruct*", "gpt-3.5-turbo-0301", "gpt-35-turbo-0301")
 REASONING = ("gpt-5*", "o[134]*", "azure/gpt-5*", "azure/o[134]*")
 
-# OpenAI counted a token more for the same answers from 2025-01 to 2025-05, and Azure does since 2025-10. Which day's
-# server answered is not to be seen: the rows are of 2026-07. A tool that had to be called costs its arguments alone.
+# OpenAI counted the end of answers from 2025-01-10 to 2025-05-14, one for each choice, but of none that a stop sequence
+# might have ended; Azure has counted it since 2025-10. A tool that had to be called costs its arguments alone.
+SPRING_2025 = Days("2025-01-10", "2025-05-14")
 ANSWERS = (
     AnswerRule(globs=OLDER, as_of="2024-01", apis=("chat",)),
     AnswerRule(globs=OLDER_CALLS, as_of="2026-07", apis=("chat",), with_tools=1, call=4, parallel=10, sure_of=SEEN),
+    AnswerRule(
+        globs=CLASSIC,
+        as_of="2025-05",
+        apis=("chat",),
+        with_tools=2,
+        call=8,
+        parallel=11,
+        days=SPRING_2025,
+        is_settled=False,
+    ),
     AnswerRule(globs=CLASSIC, as_of="2026-07", apis=("chat",), with_tools=1, call=7, parallel=10, sure_of=SEEN),
     AnswerRule(
         globs=AZURE_CLASSIC, as_of="2026-03", apis=("chat",), end=1, with_tools=1, call=8, parallel=11, sure_of=SEEN
@@ -231,8 +272,8 @@ ANSWERS = (
         globs=REASONING, as_of="2026-07", apis=("responses",), end=4, call=11, parallel=14, hides_reasoning=True
     ),
     # Tools and frames of calls from recordings; an end where the vendor counts the token that ends an answer.
-    AnswerRule(globs=NEWER_CLAUDE, as_of="2026-07", end=3, call=39),
-    AnswerRule(globs=("*claude*", "*anthropic*"), as_of="2026-07", end=3, call=42),
+    AnswerRule(globs=NEWER_CLAUDE, as_of="2026-07", end=3, claude=ClaudeCalls(frame=13)),
+    AnswerRule(globs=("*claude*", "*anthropic*"), as_of="2026-07", end=3, claude=ClaudeCalls()),
     AnswerRule(globs=("*gpt-oss*",), as_of="2026-07", end=4, call=12, hides_reasoning=True),
     AnswerRule(
         globs=("*mistral*", "*ministral*", "*magistral*", "*codestral*", "*devstral*", "*pixtral*"),
@@ -255,10 +296,11 @@ ANSWERS = (
 
 
 @functools.lru_cache(maxsize=512)
-def answer_rule_of(name: str, api: str) -> AnswerRule:
-    """Return the rule for answers of the model with that (bare) name over an API."""
+def answer_rule_of(name: str, api: str, day: str | None = None) -> AnswerRule:
+    """Return the rule for answers of the model with that (bare) name over an API, of a day; ``None``: the newest."""
     for rule in ANSWERS:
-        if api in rule.apis and any(fnmatchcase(name, glob) for glob in rule.globs):
+        is_of_day = rule.days is None or (day is not None and rule.days.first <= day <= rule.days.last)
+        if is_of_day and api in rule.apis and any(fnmatchcase(name, glob) for glob in rule.globs):
             return rule
     return ANSWERS[-1]
 

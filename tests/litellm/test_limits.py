@@ -1,0 +1,34 @@
+"""An answer that was stopped at its limit is known for it."""
+
+from __future__ import annotations
+
+import litellm
+import pytest
+
+from token_callbacks.adapters.litellm import LiteLLMEvidence
+from token_callbacks.records import Operation
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@pytest.mark.parametrize(("reason", "is_at_limit"), [("length", True), ("stop", False)])
+def test_finish_reason_of_a_chat(reason: str, is_at_limit: bool) -> None:
+    """LiteLLM calls every provider's limit ``length``."""
+    choice = litellm.Choices(finish_reason=reason, message=litellm.Message(content="Hi"))
+
+    assert is_at_limit is _at_limit(litellm.ModelResponse(choices=[choice]))
+
+
+@pytest.mark.parametrize(("reason", "is_at_limit"), [("max_tokens", True), ("end_turn", False)])
+def test_stop_reason_of_a_message(reason: str, is_at_limit: bool) -> None:
+    """Anthropic's own answers come as they are."""
+    assert is_at_limit is _at_limit({"content": [{"type": "text", "text": "Hi"}], "stop_reason": reason})
+
+
+def _at_limit(response: object) -> bool:
+    evidence = LiteLLMEvidence(Operation.CHAT, HELLO, {})
+    evidence.response = response
+    completion = evidence.completion()
+
+    assert completion is not None
+    return completion.is_at_limit
