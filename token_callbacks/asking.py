@@ -41,6 +41,8 @@ def is_asked(host: str) -> bool:
 
 def asking(body: bytes) -> bytes | None:
     """Add the question to the body of a request; ``None`` where it is no stream, or asks or declines by itself."""
+    if b'"stream"' not in body:  # most do not stream, and that is soon seen
+        return None
     try:
         request = msgspec.json.decode(body, type=_Request)
     except (msgspec.MsgspecError, RecursionError):
