@@ -324,6 +324,12 @@ def part(whole: Any, name: str) -> Any:
     return getattr(whole, name, None)
 
 
+def tells(answer: object, name: str) -> bool:
+    """Tell whether a key or attribute is there and not null; that a pydantic object has none, sooner than ``part``."""
+    view = _view(answer)
+    return view is not None and view.get(name) is not None
+
+
 # --- where the usage is
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import importlib
+import itertools
 import json
 import re
 import struct
@@ -358,9 +359,15 @@ def _ends(paths: Iterable[str]) -> set[str]:
 
 
 _MARKS = _ends(PLACES) | _ends(mark for dialect in DIALECTS for mark in dialect.marks)
-_may_hold_usage_at = re.compile(
-    b'"(?:%s)"[ ]*:[ ]*+(?!null)' % b"|".join(re.escape(name.encode()) for name in sorted(_MARKS | {"finish_reason"}))
-).search
+
+
+def _any_of(names: Iterable[str]) -> str:
+    """Make a pattern of names, by their first letter: ``re`` tries them one after the other."""
+    by_letter = itertools.groupby(sorted(names), key=lambda name: name[0])
+    return "|".join(f"{letter}(?:{'|'.join(re.escape(name[1:]) for name in group)})" for letter, group in by_letter)
+
+
+_may_hold_usage_at = re.compile(f'"(?:{_any_of(_MARKS | {"finish_reason"})})"[ ]*:[ ]*+(?!null)'.encode()).search
 """Finds the events that hold usage, and those that end a choice: a usage may be about the choices that have ended."""
 
 

@@ -38,7 +38,7 @@ from token_callbacks.hooks import Once, Patches
 from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import carried, is_cancellation
-from token_callbacks.usage import Reading, part, read_first, read_stream
+from token_callbacks.usage import Reading, part, read_first, read_stream, tells
 
 FRAMEWORK = "litellm"
 
@@ -226,7 +226,7 @@ class Listener:
         if call is None:
             return
         evidence = _evidence(call)
-        evidence.chunks = [chunk for chunk in chunks if part(chunk, "usage") is not None]
+        evidence.chunks = [chunk for chunk in chunks if tells(chunk, "usage")]
         evidence.is_probed = True
         evidence.response = response
         error = sys.exc_info()[1]
