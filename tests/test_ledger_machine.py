@@ -270,7 +270,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def answer(self, exchange: Exchange, status: int, streams: bool) -> None:
         self._note("answer")
         kind = "text/event-stream" if streams else "application/json"
-        if exchange.begin(status, [("Content-Type", kind)]):
+        if exchange.begin(status, {"content-type": kind}):
             if streams:
                 exchange.begin_stream()
             else:

@@ -41,6 +41,8 @@ def is_asked(host: str) -> bool:
 
 def asking(body: bytes) -> bytes | None:
     """Add the question to the body of a request; ``None`` where it is no stream, or asks or declines by itself."""
+    if b'"stream"' not in body:  # most do not stream, and that is soon seen
+        return None
     try:
         request = msgspec.json.decode(body, type=_Request)
     except (msgspec.MsgspecError, RecursionError):
@@ -79,18 +81,24 @@ class Unasked:
 
 
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_EVENT = re.compile(rb"(.*?)(\r\n\r\n|\n\n|\r\r|\Z)", re.DOTALL)
 _NULL = re.compile(rb',[ ]*"usage"[ ]*:[ ]*null')
 
 
 def _without_usage(events: bytes) -> bytes:
-    kept = [_NULL.sub(b"", event) + end for event, end in _EVENT.findall(events) if not _is_answer(event)]
+    kept: list[bytes] = []
+    start = 0
+    for end in [boundary.end() for boundary in _BOUNDARY.finditer(events)] + [len(events)]:
+        event = events[start:end]
+        start = end
+        plain = _NULL.sub(b"", event)
+        if b'"usage"' not in plain or not _is_answer(event):
+            kept.append(plain)
     return b"".join(kept)
 
 
 def _is_answer(event: bytes) -> bool:
     data = event.strip()
-    if b'"usage"' not in data or not data.startswith(b"data:"):
+    if not data.startswith(b"data:"):
         return False
     try:
         told = msgspec.json.decode(data.removeprefix(b"data:"))

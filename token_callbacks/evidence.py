@@ -129,10 +129,10 @@ def _length(value: object) -> int:
     """Tell about how many characters there are to count."""
     if isinstance(value, str):
         return len(value)
-    if isinstance(value, Mapping):
-        return sum(map(_length, value.values()))
     if isinstance(value, list | tuple):
         return sum(map(_length, value)) if value and not isinstance(value[0], int) else 0
+    if isinstance(value, Mapping):
+        return sum(map(_length, value.values()))
     return 0
 
 

@@ -6,7 +6,7 @@ one a wrapper: one HTTP request, one record. Requests of nobody's call are not l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 from token_callbacks.dialects import OTHERS, REQUESTS
 from token_callbacks.ledger import Ledger, OpenCall
@@ -51,9 +51,9 @@ class Exchange:
         call.evidence = self.evidence
         call.ends_with_outer = True
 
-    def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> bool:
-        """Take the head of the answer; tells whether the rest of it is wanted."""
-        self.evidence.begin({name.lower(): value for name, value in headers})
+    def begin(self, status: int, headers: Mapping[str, str]) -> bool:
+        """Take the head of the answer, whose headers do not mind case; tells whether the rest of it is wanted."""
+        self.evidence.begin(headers)
         if status >= _BAD_REQUEST:
             if self.call is not None:
                 self.call.failure = f"HTTP {status}"
@@ -95,7 +95,7 @@ class Exchange:
 
 
 def _is_answered(outer: OpenCall) -> bool:
-    return any(inner.ends_with_outer and inner.failure is None for inner in outer.inner)
+    return bool(outer.inner) and any(inner.ends_with_outer and inner.failure is None for inner in outer.inner)
 
 
 def starter(ledger: Ledger) -> Callable[[str, str], Exchange | None]:

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -315,7 +315,7 @@ class Ledger:
             evidence = (call.evidence, *evidence)
         # What a broken stream delivered, the call around it may have seen; and what a mere request was about.
         if ending.outcome is not Outcome.COMPLETED or call.ends_with_outer:
-            evidence = (*evidence, *(witness for witness in _outer_evidence(call) if witness not in evidence))
+            evidence = _with_outer(evidence, call)
         is_over = True
         try:
             if call.is_wrapper:
@@ -506,7 +506,10 @@ _NOT_FAILED = (Outcome.COMPLETED, Outcome.ABANDONED)
 
 
 def _have_failed(calls: Sequence[OpenCall]) -> bool:
-    return bool(calls) and all(call.failure is not None for call in calls)
+    for call in calls:
+        if call.failure is None:
+            return False
+    return bool(calls)
 
 
 def _is_around(outer: OpenCall, call: OpenCall) -> bool:
@@ -517,16 +520,20 @@ def _is_around(outer: OpenCall, call: OpenCall) -> bool:
 
 
 def _seat_of(participant: Participant, call: OpenCall) -> Seat | None:
-    return next((seat for seat in call.seats if seat.participant is participant), None)
+    for seat in call.seats:
+        if seat.participant is participant:
+            return seat
+    return None
 
 
 def _receivers(call: OpenCall) -> Sequence[Receiver]:
     if call.outer is None and not call.listeners:
         return call.seats
-    receivers: list[Receiver] = list(call.seats)
+    receivers: list[Receiver] = [*call.seats]
     link: OpenCall | None = call
     while link is not None:
-        receivers += [listener for listener in link.listeners if listener not in receivers]
+        if link.listeners:
+            receivers += [listener for listener in link.listeners if listener not in receivers]
         link = link.outer
     return receivers
 
@@ -551,12 +558,13 @@ def _is_told(operation: Operation, evidence: Sequence[Evidence]) -> bool:
     return any(witness.reading(operation) is not None for witness in evidence)
 
 
-def _outer_evidence(call: OpenCall) -> Iterator[Evidence]:
+def _with_outer(evidence: Sequence[Evidence], call: OpenCall) -> Sequence[Evidence]:
     link = call.outer
     while link is not None:
-        if link.evidence is not None:
-            yield link.evidence
+        if link.evidence is not None and link.evidence not in evidence:
+            evidence = (*evidence, link.evidence)
         link = link.outer
+    return evidence
 
 
 def _is_in_event_loop() -> bool:

@@ -94,14 +94,18 @@ def read_answer(answer: object, operation: Operation) -> Reading | None:
     places, is_itself = _places_in(_keys(view))
     if not places and not is_itself:
         return None
+    may_tell = is_itself
     for steps in places:  # nearly always the first one tells it all
         value = view.get(steps[0][0]) if len(steps) == 1 else _follow(view, steps)
+        if value is None:
+            continue
+        may_tell = True
         if type(value) is list:  # one for each choice
             break
-        figures = None if value is None else _figures(value, operation)
+        figures = _figures(value, operation)
         if figures is not None and not figures[1].fills_in and is_whole(figures[0], operation):
             return Reading(usage=figures[0], found=(Found(value, True),))
-    return read_stream((answer,), operation)
+    return read_stream((answer,), operation) if may_tell else None
 
 
 def read_stream(events: Iterable[object], operation: Operation) -> Reading | None:
@@ -324,6 +328,12 @@ def part(whole: Any, name: str) -> Any:
     return getattr(whole, name, None)
 
 
+def tells(answer: object, name: str) -> bool:
+    """Tell whether a key or attribute is there and not null; that a pydantic object has none, sooner than ``part``."""
+    view = _view(answer)
+    return view is not None and view.get(name) is not None
+
+
 # --- where the usage is
 
 
@@ -367,14 +377,14 @@ class _Plan:
         "_plain_marks",
         "_reasoning_may_stand_beside",
         "_sums",
-        "_wanted",
+        "_told",
         "fills_in",
         "names",
         "prompt_names",
         "total_names",
     )
 
-    def __init__(self, dialect: Dialect, keys: Iterable[Any], is_embedding: bool) -> None:
+    def __init__(self, dialect: Dialect, keys: tuple[Any, ...], is_embedding: bool) -> None:
         here = set(keys)
         self.fills_in = dialect.fills_in
         self.names = {_top(mark) for mark in dialect.marks}
@@ -393,7 +403,7 @@ class _Plan:
             wanted += [(_steps(path), slot) for paths, slot in zip(terms, slots, strict=True) for path in paths]
             if len(slots) > 1:
                 self._sums.append((figure, slots))
-        self._wanted = _Wanted(wanted)
+        self._told = _Wanted(wanted).among(keys)
 
     def is_marked(self, view: View) -> bool:
         """Tell whether a payload is of this dialect."""
@@ -405,7 +415,7 @@ class _Plan:
     def read(self, view: View) -> Usage | None:
         """Read the figures."""
         figures: dict[str, int] = {}
-        self._wanted.take(view, figures)
+        _take(self._told, view, figures)
         for figure, slots in self._sums:
             told = [figures.pop(slot) for slot in slots if slot in figures]
             if told:
@@ -419,31 +429,13 @@ class _Plan:
 class _Wanted:
     """The paths to figures below one object, taken apart once for all objects with the same keys."""
 
-    __slots__ = ("_among", "_paths")
+    __slots__ = ("_paths", "among")
 
     def __init__(self, paths: Sequence[tuple[_Steps, str]]) -> None:
         self._paths = paths
-        self._among = functools.lru_cache(maxsize=64)(self._found_among)
+        self.among = functools.lru_cache(maxsize=64)(self._found_among)
 
-    def take(self, view: View, figures: dict[str, int]) -> None:
-        """Put the figures into their slots; where a slot has one other than 0, that one stays."""
-        here, below, in_lists = self._among(_keys(view))
-        for name, slot in here:
-            value = view.get(name)
-            if value is not None and not figures.get(slot):
-                if type(value) is int and 0 <= value <= _LARGEST:
-                    figures[slot] = value
-                elif (tokens := token_count(value)) is not None:
-                    figures[slot] = tokens
-        for name, wanted in below:
-            inner = _view(view.get(name))
-            if inner is not None:
-                wanted.take(inner, figures)
-        for steps, slot in in_lists:
-            if not figures.get(slot) and (tokens := _added(_follow(view, steps))) is not None:
-                figures[slot] = tokens
-
-    def _found_among(self, keys: tuple[Any, ...]) -> _Found:
+    def _found_among(self, keys: tuple[Any, ...]) -> _Paths:
         paths = [(steps, slot) for steps, slot in self._paths if steps[0][0] in keys]
         below: dict[str, list[tuple[_Steps, str]]] = {}
         for steps, slot in paths:
@@ -454,6 +446,25 @@ class _Wanted:
             [(name, _Wanted(inner)) for name, inner in below.items()],
             [(steps, slot) for steps, slot in paths if steps[0][1] is not None],
         )
+
+
+def _take(paths: _Paths, view: View, figures: dict[str, int]) -> None:
+    """Put the figures into their slots; where a slot has one other than 0, that one stays."""
+    here, below, in_lists = paths
+    for name, slot in here:
+        value = view.get(name)
+        if value is not None and (slot not in figures or not figures[slot]):
+            if type(value) is int and 0 <= value <= _LARGEST:
+                figures[slot] = value
+            elif (tokens := token_count(value)) is not None:
+                figures[slot] = tokens
+    for name, wanted in below:
+        value = view.get(name)
+        if value is not None and (inner := value if type(value) is dict else _view(value)):
+            _take(wanted.among(_keys(inner)), inner, figures)
+    for steps, slot in in_lists:
+        if not figures.get(slot) and (tokens := _added(_follow(view, steps))) is not None:
+            figures[slot] = tokens
 
 
 def _complete(figures: dict[str, int], total: int | None, reasoning_may_stand_beside: bool) -> None:
@@ -496,7 +507,7 @@ _Steps = tuple[tuple[str, Any], ...]
 _STEP = re.compile(r"([^.\[]+)(?:\[(?:([^=\]]+)=([^\]]+))?\])?")
 
 
-_Found = tuple[list[tuple[str, str]], list[tuple[str, "_Wanted"]], list[tuple[_Steps, str]]]
+_Paths = tuple[list[tuple[str, str]], list[tuple[str, "_Wanted"]], list[tuple[_Steps, str]]]
 """Of the paths wanted: those that end here, those that go on, by their first name, and those that go through a list."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import importlib
+import itertools
 import json
 import re
 import struct
@@ -21,7 +22,7 @@ from token_callbacks.answers import Answer
 from token_callbacks.dialects import DIALECTS, PLACES
 from token_callbacks.evidence import NO_NAMES, Completion, Names
 from token_callbacks.records import Operation
-from token_callbacks.usage import Reading, UsageReader, part
+from token_callbacks.usage import Reading, UsageReader, part, read_answer
 
 _MOST_HELD = 4 * 2**20
 """Bytes of a stream kept for its end; of a longer one the usage is read on the way, and the text is not kept."""
@@ -39,6 +40,7 @@ class WireEvidence:
         "_is_whole",
         "_operation",
         "_pieces",
+        "_read",
         "_reader",
         "is_unreadable",
         "kind",
@@ -56,10 +58,12 @@ class WireEvidence:
         self._is_read = False
         self._is_whole = False
         self._has_ended = False
-        self._reader = UsageReader(operation)
+        self._read: Reading | None = None
+        self._reader: UsageReader | None = None
+        """Of an answer that comes, or has to be read, event by event."""
 
     def begin(self, headers: Mapping[str, str]) -> None:
-        """Take the head of an answer; the names of the headers are lower case."""
+        """Take the head of an answer; a mapping that minds the case of names has them in lower case."""
         self._headers = headers
         self.kind = headers.get("content-type", "").partition(";")[0].strip().lower()
 
@@ -76,7 +80,6 @@ class WireEvidence:
 
     def take_whole(self, body: bytes) -> None:
         """Put aside the body of an answer that was not streamed, as its encoding was taken off already."""
-        self._headers = {name: value for name, value in self._headers.items() if name != "content-encoding"}
         self._pieces = [body]
         self._is_whole = True
 
@@ -84,7 +87,7 @@ class WireEvidence:
         self._held = 0
         body = b"".join(self._pieces)
         end = max(body.rfind(b"\n\n"), body.rfind(b"\r\n\r\n"), body.rfind(b"\n") if self.kind in _BY_LINE else -1)
-        if end < 0 or self.kind not in (*_BY_LINE, "text/event-stream") or "content-encoding" in self._headers:
+        if end < 0 or self.kind not in (*_BY_LINE, "text/event-stream") or self._encoding():
             self._pieces = [body]
             return
         self._pieces = [body[: end + 1]]
@@ -92,9 +95,15 @@ class WireEvidence:
         self._pieces = [body[end + 1 :]]
         self._has_all = False
 
-    def _read_usage(self) -> None:
+    def _read_usage(self) -> UsageReader:
+        reader = self._reader = self._reader or UsageReader(self._operation)
         for event in self._parsed(_may_hold_usage):
-            self._reader.take(event)
+            reader.take(event)
+        return reader
+
+    def _encoding(self) -> str:
+        """Name the encoding that has yet to be taken off."""
+        return "" if self._is_whole else self._headers.get("content-encoding", "")
 
     # --- Evidence
 
@@ -102,11 +111,24 @@ class WireEvidence:
         """Read the usage that the body, or else the headers, told."""
         if not self._is_read:
             self._is_read = True
-            self._read_usage()
-            figures = {name: int(value) for name, value in self._headers.items() if _is_count(name, value)}
-            if figures:
-                self._reader.take(figures)
-        reading = self._reader.reading()
+            self._read = self._plain_reading() or self._full_reading()
+        return self._read
+
+    def _plain_reading(self) -> Reading | None:
+        """Read what nearly every whole answer is: one object of JSON, without headers that have a word in it."""
+        if not self._is_whole or self._reader_of_kind() is not _json or any(map(self._headers.__contains__, _TELLING)):
+            return None
+        try:
+            return read_answer(_loads(self._pieces[0]), self._operation)
+        except ValueError:
+            return None
+
+    def _full_reading(self) -> Reading | None:
+        reader = self._read_usage()
+        figures = {name.lower(): int(value) for name, value in self._headers.items() if _is_count(name, value)}
+        if figures:
+            reader.take(figures)
+        reading = reader.reading()
         if reading is not None and self.is_unreadable:
             return msgspec.structs.replace(reading, unreadable=True)
         return reading
@@ -158,7 +180,7 @@ class WireEvidence:
         body = b"".join(self._pieces)
         self._pieces = [body]
         try:
-            for event in read(_decoded(body, self._headers.get("content-encoding", "")), is_wanted):
+            for event in read(_decoded(body, self._encoding()), is_wanted):
                 if event is _UNREADABLE:
                     self.is_unreadable = True
                 else:
@@ -337,9 +359,15 @@ def _ends(paths: Iterable[str]) -> set[str]:
 
 
 _MARKS = _ends(PLACES) | _ends(mark for dialect in DIALECTS for mark in dialect.marks)
-_may_hold_usage_at = re.compile(
-    b'"(?:%s)"[ ]*:[ ]*+(?!null)' % b"|".join(re.escape(name.encode()) for name in sorted(_MARKS | {"finish_reason"}))
-).search
+
+
+def _any_of(names: Iterable[str]) -> str:
+    """Make a pattern of names, by their first letter: ``re`` tries them one after the other."""
+    by_letter = itertools.groupby(sorted(names), key=lambda name: name[0])
+    return "|".join(f"{letter}(?:{'|'.join(re.escape(name[1:]) for name in group)})" for letter, group in by_letter)
+
+
+_may_hold_usage_at = re.compile(f'"(?:{_any_of(_MARKS | {"finish_reason"})})"[ ]*:[ ]*+(?!null)'.encode()).search
 """Finds the events that hold usage, and those that end a choice: a usage may be about the choices that have ended."""
 
 
@@ -355,5 +383,7 @@ def _is_count(name: str, value: str) -> bool:
     return _COUNT_HEADER.match(name) is not None and _COUNT.match(value) is not None
 
 
-_COUNT_HEADER = re.compile(r"x-amzn-bedrock-.*-token-count$")
+_COUNT_HEADER = re.compile(r"x-amzn-bedrock-.*-token-count$", re.IGNORECASE)
 _COUNT = re.compile(r"[0-9]{1,15}$")
+_TELLING = tuple(mark for dialect in DIALECTS for mark in dialect.marks if _COUNT_HEADER.match(mark))
+"""The headers, one of which is there where the headers tell the usage."""

@@ -99,7 +99,7 @@ SSE, LINES, JSON, FRAMES = (
     {"content-type": kind}
     for kind in ("text/event-stream", "application/x-ndjson", "application/json", "application/vnd.amazon.eventstream")
 )
-_COUNTS = {"x-amzn-bedrock-input-token-count": "3", "x-amzn-bedrock-output-token-count": "4"}
+COUNTS = {"x-amzn-bedrock-input-token-count": "3", "x-amzn-bedrock-output-token-count": "4"}
 
 BODIES: list[tuple[Head, bytes]] = [
     (SSE, _sse(_CHUNKS)),
@@ -113,9 +113,9 @@ BODIES: list[tuple[Head, bytes]] = [
     (JSON, _lines(_OLLAMA)),
     (JSON, json.dumps(_GEMINI, indent=2).encode()),
     (JSON | {"content-encoding": "gzip"}, gzip.compress(json.dumps(_GEMINI).encode(), mtime=0)),
-    *((JSON | _COUNTS, json.dumps(answer).encode()) for answer in _WHOLES),
+    *((JSON | COUNTS, json.dumps(answer).encode()) for answer in _WHOLES),
     (FRAMES, b"".join(_CONVERSE)),
-    (FRAMES | _COUNTS, b"".join(_INVOKE)),
+    (FRAMES | COUNTS, b"".join(_INVOKE)),
 ]
 """The head of an answer, and its body."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import struct
 import zlib
@@ -15,7 +16,8 @@ from token_callbacks.records import Operation
 from token_callbacks.usage import Reading
 from token_callbacks.wire import WireEvidence
 
-from .bodies import BODIES, FRAMES, JSON, LINES, SSE, Head, check, framed
+from ..test_usage import JSON as ANSWERS
+from .bodies import BODIES, COUNTS, FRAMES, JSON, LINES, SSE, Head, check, framed
 
 HEADS = st.sampled_from([head for head, _ in BODIES] + [{}, {"content-type": "text/plain"}])
 OPERATIONS = st.sampled_from(Operation)
@@ -130,6 +132,21 @@ def test_any_cut_gives_the_same(body: tuple[Head, bytes], seed: int, operation: 
     assert _told(head, [whole], operation) == _told(head, _cut(whole, seed), operation)
 
 
+@given(
+    st.sampled_from([JSON, JSON | COUNTS]),
+    _spoiled().map(lambda spoiled: spoiled[1]) | ANSWERS.map(lambda answer: json.dumps(answer).encode()),
+    OPERATIONS,
+)
+@settings(max_examples=400, deadline=None)
+def test_a_whole_answer_tells_what_it_tells_in_pieces(head: Head, body: bytes, operation: Operation) -> None:
+    """The short way for a whole object of JSON, and the long one for whatever may come, read the same."""
+    whole = WireEvidence(operation)
+    whole.begin(head)
+    whole.take_whole(body)
+
+    assert _plainly(_told(head, [body], operation)) == _plainly(whole.reading(operation))
+
+
 @pytest.mark.parametrize("head", [SSE, LINES])
 @given(st.integers(0, 2**16), st.integers(1, 400))
 @settings(deadline=None)
@@ -148,6 +165,10 @@ def test_every_end_of_an_array(body: bytes) -> None:
     """An array that breaks off anywhere is read as far as it came."""
     for end in range(len(body)):
         check(JSON, [body[:end]], Operation.CHAT)
+
+
+def _plainly(reading: Reading | None) -> object:
+    return None if reading is None else (reading.usage, reading.payload, reading.doubts)
 
 
 def _told(head: Head, pieces: list[bytes], operation: Operation) -> Reading | None:

@@ -67,7 +67,7 @@ class _Installed:
 
 
 def _begun(exchange: Exchange, response: Any) -> bool:
-    return exchange.begin(response.status, response.headers.items())
+    return exchange.begin(response.status, response.headers)
 
 
 def _nothing(method: str, path: str) -> None:

@@ -72,7 +72,7 @@ class _Installed:
 
 
 def _answered(exchange: Exchange, response: Any) -> None:
-    if exchange.begin(response.status_code, response.headers.items()):
+    if exchange.begin(response.status_code, response.headers):
         response.raw = _Read(response.raw, exchange)
         exchange.end()
 

@@ -38,15 +38,15 @@ class Hosts:
 
     def asked(self, request: Any) -> Any | None:
         """Make a request that asks; ``None`` where it must not, or need not."""
-        if not ASKED.search(request.url.path) or _host(request) in self._refused or not is_asked(request.url.host):
-            return None
-        if request.headers.get("authorization", "").startswith("AWS4-HMAC-SHA256"):  # signed with the body it has
-            return None
         try:
             body = asking(request.content)
         except RuntimeError:  # RequestNotRead: it is read while it is sent, and can be so only once
             return None
         if body is None:
+            return None
+        if not ASKED.search(request.url.path) or _host(request) in self._refused or not is_asked(request.url.host):
+            return None
+        if request.headers.get("authorization", "").startswith("AWS4-HMAC-SHA256"):  # signed with the body it has
             return None
         # What is added has to be found in the answer again, so that is not compressed.
         headers = request.headers.copy()
@@ -112,8 +112,8 @@ class _Installed:
         exchange = self._start_exchange(request.method, request.url.path)
         if exchange is None:
             return None
-        asks = exchange.call is not None and _wants_usage(exchange.outer)
-        return _Sending(exchange, request, self._hosts.asked(request) if asks else None)
+        asked = None if exchange.call is None else self._hosts.asked(request)
+        return _Sending(exchange, request, asked if asked is not None and _wants_usage(exchange.outer) else None)
 
     def _is_refused(self, sending: _Sending, response: Any) -> bool:
         return sending.asked is not None and self._hosts.may_have_refused(response)
@@ -125,7 +125,7 @@ class _Installed:
         if sending.asked is not None:
             response.request = sending.request
         exchange = sending.exchange
-        if not exchange.begin(response.status_code, response.headers.items()):
+        if not exchange.begin(response.status_code, response.headers):
             return
         if response.is_closed or response.is_stream_consumed:
             exchange.take_whole(response.content)

@@ -25,7 +25,7 @@ import json
 import sys
 import weakref
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeGuard
 
 import litellm
 import litellm.utils
@@ -38,7 +38,7 @@ from token_callbacks.hooks import Once, Patches
 from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import carried, is_cancellation
-from token_callbacks.usage import Reading, part, read_first, read_stream
+from token_callbacks.usage import Reading, part, read_first, read_stream, tells
 
 FRAMEWORK = "litellm"
 
@@ -87,22 +87,24 @@ class CallState:
         return self
 
 
+class _Watch(weakref.ref[Any]):
+    """Looks after LiteLLM's object of a call; ``weakref.finalize`` does the same, in more than twice the time."""
+
+    __slots__ = ("state",)
+
+    state: CallState
+
+
 class LiteLLMEvidence:
     """What LiteLLM shows of one call; filled bit by bit, by whichever hook comes first."""
 
-    __slots__ = ("chunks", "is_probed", "offered", "operation", "raw", "request", "response")
+    __slots__ = ("_options", "chunks", "is_probed", "operation", "raw", "request", "response")
 
     def __init__(self, operation: Operation, request: Any, options: Any) -> None:
         self.operation = operation
         self.request = request
         """Messages, prompt or input, as the caller passed them."""
-        self.offered = {
-            "tools": _dicts(part(options, "tools")),
-            "tool_choice": part(options, "tool_choice"),
-            "response_format": part(options, "response_format"),
-            "is_continued": bool(part(options, "previous_response_id") or part(options, "conversation")),
-        }
-        """What a prompt has beside the messages."""
+        self._options = dict(options) if isinstance(options, dict) else options  # LiteLLM takes out what it has sent
         self.response: Any = None
         self.raw: Any = None
         """The provider's answer, of a call that is not streamed: JSON text, or the object of the provider's SDK."""
@@ -129,10 +131,20 @@ class LiteLLMEvidence:
         request = self.request
         if isinstance(request, str):
             messages = request if self.operation is Operation.COMPLETION else [{"role": "user", "content": request}]
-            return Prompt(messages=messages, **self.offered)
+            return Prompt(messages=messages, **self._offered())
         if self.operation is Operation.COMPLETION and _is_texts(request):
             return Prompt(messages="".join(request))
-        return Prompt(messages=_dicts(request), **self.offered) if request else None
+        return Prompt(messages=_dicts(request), **self._offered()) if request else None
+
+    def _offered(self) -> dict[str, Any]:
+        """Gather what a prompt has beside the messages."""
+        options = self._options
+        return {
+            "tools": _dicts(part(options, "tools")),
+            "tool_choice": part(options, "tool_choice"),
+            "response_format": part(options, "response_format"),
+            "is_continued": bool(part(options, "previous_response_id") or part(options, "conversation")),
+        }
 
     def completion(self) -> Completion | None:
         """Gather the text and tool calls of all choices, or of the output items of the Responses API."""
@@ -178,14 +190,16 @@ class Listener:
 
     def set_up(self, logging_obj: Any) -> None:
         """Note who is calling: in the caller's context and on its stack, before LiteLLM does anything else."""
-        details = part(logging_obj, "model_call_details")
-        if isinstance(details, MutableMapping) and _KEY not in details:
+        details = _details_of(logging_obj)
+        if details is not None and _KEY not in details:
             state = details[_KEY] = self._new_state()
-            state.logging_obj = weakref.ref(logging_obj)
-            _latest.set(weakref.ref(state))
             # LiteLLM reports no end of a stream that is dropped or a call that is cancelled; its logging object then
             # goes with it. The state must not hold on to that object.
-            weakref.finalize(logging_obj, self._forget, state).atexit = False
+            state.logging_obj = weakref.ref(logging_obj)
+            watch = _Watch(logging_obj, self._forget)
+            watch.state = state
+            _watches[id(watch)] = watch
+            _latest.set(weakref.ref(state))
 
     def send(self, details: MutableMapping[str, Any], messages: Any) -> None:
         """Open the call: the request goes out now. Two handlers, or LiteLLM itself, may say so twice."""
@@ -216,7 +230,7 @@ class Listener:
         if call is None:
             return
         evidence = _evidence(call)
-        evidence.chunks = [chunk for chunk in chunks if part(chunk, "usage") is not None]
+        evidence.chunks = [chunk for chunk in chunks if tells(chunk, "usage")]
         evidence.is_probed = True
         evidence.response = response
         error = sys.exc_info()[1]
@@ -224,8 +238,8 @@ class Listener:
 
     def request(self, logging_obj: Any) -> None:
         """Take that the code running right now is about to send this call's request, in whatever context."""
-        details = part(logging_obj, "model_call_details")
-        state = details.get(_KEY) if isinstance(details, Mapping) else None
+        details = _details_of(logging_obj)
+        state = None if details is None else details.get(_KEY)
         if _is_state(state):
             _latest.set(weakref.ref(state))
 
@@ -243,8 +257,8 @@ class Listener:
 
     def close_stream(self, stream: Any) -> None:
         """Close the call of a stream that is closed by its reader; what came to its end has its own end event."""
-        details = part(part(stream, "logging_obj"), "model_call_details")
-        call = self._call(details) if isinstance(details, MutableMapping) else None
+        details = _details_of(part(stream, "logging_obj"))
+        call = None if details is None else self._call(details)
         if call is not None and not call.is_answered:
             error = sys.exc_info()[1]
             is_cancelled = error is not None and not isinstance(error, GeneratorExit) and is_cancellation(error)
@@ -291,11 +305,8 @@ class Listener:
 
     def _unannounced(self, state: CallState) -> OpenCall | None:
         """Open an embedding that sends its request without a word before: ``ollama``'s (LiteLLM 1.106.2)."""
-        details = part(None if state.logging_obj is None else state.logging_obj(), "model_call_details")
-        if (
-            isinstance(details, MutableMapping)
-            and OPERATIONS.get(details.get("call_type") or "") is Operation.EMBEDDING
-        ):
+        details = _details_of(None if state.logging_obj is None else state.logging_obj())
+        if details is not None and OPERATIONS.get(details.get("call_type") or "") is Operation.EMBEDDING:
             self.send(details, None)
         return state.call
 
@@ -335,8 +346,10 @@ class Listener:
         call.is_asked_once = operation is not Operation.EMBEDDING  # Bedrock's Titan is sent text by text
         return call
 
-    def _forget(self, state: CallState) -> None:
+    def _forget(self, watch: _Watch) -> None:
         # Runs inside the garbage collector: takes no lock.
+        _watches.pop(id(watch), None)
+        state = watch.state
         if state.call is not None and state.call.is_open:
             self._ledger.call_gone(state.call, Outcome.ABANDONED)
 
@@ -381,8 +394,8 @@ class _Hooks(CustomLogger):
 
     async def async_post_call_success_deployment_hook(self, request_data: Any, response: Any, call_type: Any) -> None:
         """Take an async answer before its caller does: the success event of it may never come."""
-        details = part(part(request_data, "litellm_logging_obj"), "model_call_details")
-        if isinstance(details, MutableMapping):
+        details = _details_of(part(request_data, "litellm_logging_obj"))
+        if details is not None:
             self._take_answer(details, response)
 
 
@@ -458,9 +471,9 @@ class _Installed:
         @functools.wraps(original)
         def stream_chunk_builder(*args: Any, **kwargs: Any) -> Any:
             response = original(*args, **kwargs)
-            details = part(kwargs.get("logging_obj"), "model_call_details")
+            details = _details_of(kwargs.get("logging_obj"))
             chunks = kwargs.get("chunks", args[0] if args else None)
-            if isinstance(details, MutableMapping) and isinstance(chunks, list):
+            if details is not None and isinstance(chunks, list):
                 self._end_stream(details, chunks, response)
             return response
 
@@ -469,8 +482,8 @@ class _Installed:
     def _around_process_chunk(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def _process_chunk(iterator: Any, chunk: Any, *args: Any, **kwargs: Any) -> Any:
-            details = part(part(iterator, "logging_obj"), "model_call_details")
-            if isinstance(details, MutableMapping) and isinstance(chunk, str):
+            details = _details_of(part(iterator, "logging_obj"))
+            if details is not None and isinstance(chunk, str):
                 self._pass_event(details, chunk)
             return original(iterator, chunk, *args, **kwargs)
 
@@ -548,6 +561,9 @@ CALLBACK_LISTS = (
     "_async_failure_callback",
 )
 
+_watches: dict[int, _Watch] = globals().get("_watches") or {}
+"""Those of the calls under way, by their id: each has to outlive what it looks after, and nobody else holds it."""
+
 _listener: Listener = globals().get("_listener") or Listener(process_ledger())
 _once: Once[_Installed] = globals().get("_once") or Once(_Installed)
 _proxy_callback: LiteLLMTokenCallback | None = None
@@ -566,6 +582,12 @@ def __getattr__(name: str) -> object:
     return _proxy_callback
 
 
+def _details_of(logging_obj: Any) -> MutableMapping[str, Any] | None:
+    """Find LiteLLM's dict of a call in its logging object."""
+    details = getattr(logging_obj, "model_call_details", None)
+    return details if type(details) is dict or isinstance(details, MutableMapping) else None
+
+
 def _is_state(value: object) -> TypeGuard[CallState]:
     # By name: a call may have begun before this module, and with it the class, was loaded again.
     return type(value).__name__ == CallState.__name__
@@ -576,7 +598,7 @@ def _do_nothing(*args: Any) -> None:
 
 
 def _evidence(call: OpenCall) -> LiteLLMEvidence:
-    return cast("LiteLLMEvidence", call.evidence)
+    return call.evidence  # type: ignore[return-value]  # the one that _open gave it
 
 
 def _is_answer(raw: Any) -> bool:

@@ -10,11 +10,12 @@ Facts about llama-index-core 0.14.25 that shape this file:
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import types
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -42,7 +43,7 @@ from token_callbacks.evidence import NO_NAMES, Completion, Names, Prompt, is_lim
 from token_callbacks.ledger import Draft, Ledger, OpenCall, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
-from token_callbacks.usage import Reading, is_whole, part, read_answer, read_first, token_count
+from token_callbacks.usage import Reading, part, read_first, token_count
 
 _log = logging.getLogger("token_callbacks")
 
@@ -88,20 +89,14 @@ class LlmEvidence:
 
     def reading(self, operation: Operation) -> Reading | None:
         """Read the usage that the last response, or the one before it, carries in any of the known places."""
-        raw = getattr(self.last, "raw", None)
-        reading = None if raw is None else read_answer(raw, operation)  # nearly always there
-        if reading is not None and is_whole(reading.usage, operation):
-            return reading
-        return read_first(
-            (
-                answer
-                for response in (self.last, self.previous)
-                if response is not None
-                for holder in _HOLDERS
-                if (answer := _at(response, holder)) is not None
-            ),
-            operation,
-        )
+        return read_first(itertools.chain((getattr(self.last, "raw", None),), self._elsewhere()), operation)
+
+    def _elsewhere(self) -> Iterator[Any]:
+        """Go through where the usage may be if it is not in the last response's ``raw``, where it nearly always is."""
+        for holders, response in ((_HOLDERS[1:], self.last), (_HOLDERS, self.previous)):
+            if response is not None:
+                for holder in holders:
+                    yield _at(response, holder)
 
     def rules_out_usage(self) -> bool:
         """Leave it open."""
