@@ -95,6 +95,7 @@ def _all_runs(counter: TokenCounter, clients: Clients) -> list[_Ended]:
 def test_every_record_is_in_its_run_and_the_sums_are_the_servers(tmp_path: Path, repetition: int) -> None:
     """Runs at once in threads and in one event loop do not mix, lose or double a call of any kind."""
     memory = MemorySink()
+    others = len(workers())
     with LoopbackServer(stream_usage="asked") as server:
         counter = TokenCounter(log_dir=tmp_path / "logs", sinks=[memory], drain_seconds=20)
         ended = _all_runs(counter, Clients(server))
@@ -106,7 +107,7 @@ def test_every_record_is_in_its_run_and_the_sums_are_the_servers(tmp_path: Path,
 
     assert [] == left
     assert 1 >= len(opened)
-    assert 1 >= len([thread for thread in threading.enumerate() if thread.name == "token_callbacks"])
+    assert 1 >= len(workers()) - others
     assert sum(sum(each.expected.values()) for each in ended) == len(memory.records) == len(entries)
     assert 0 == sum(summary.internal_errors for summary in memory.summaries.values())
     for each in ended:
@@ -137,6 +138,11 @@ def _sums(records: list[CallRecord]) -> tuple[int, ...]:
 def _file_of(run: Run) -> RunSummary:
     assert run.summary_path is not None
     return msgspec.json.decode(run.summary_path.read_bytes(), type=RunSummary)
+
+
+def workers() -> list[threading.Thread]:
+    """List our own threads."""
+    return [thread for thread in threading.enumerate() if thread.name == "token_callbacks"]
 
 
 def open_files(folder: Path) -> list[str]:
