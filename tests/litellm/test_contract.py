@@ -17,7 +17,7 @@ from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterat
 from openai import APIError
 
 from token_callbacks import TokenCounter
-from token_callbacks.adapters.litellm import _CALLBACK_LISTS, _Hooks
+from token_callbacks.adapters.litellm import CALLBACK_LISTS, _Hooks
 
 from .calls import EMBEDDINGS, PLAIN, STREAMS, Case
 from .conftest import LISTS
@@ -194,7 +194,7 @@ def test_our_handler_is_in_no_list_that_uninstall_forgets(
 
     assert "callbacks" in found
     assert set(LISTS) >= found
-    assert LISTS == _CALLBACK_LISTS
+    assert LISTS == CALLBACK_LISTS
 
 
 def test_the_hooks_have_the_names_that_litellm_calls_by() -> None:
