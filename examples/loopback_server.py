@@ -770,7 +770,13 @@ class LoopbackServer:
         routes = [Route(path, partial(self._answer, it), methods=["POST"]) for path, it in DIALECTS.items()]
         app = Starlette(routes=routes, lifespan=self._lifespan)
         config = uvicorn.Config(
-            app, lifespan="on", log_config=None, log_level="critical", access_log=False, timeout_graceful_shutdown=1
+            app,
+            lifespan="on",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            timeout_keep_alive=120,  # longer than any client does: who closes first resets the other's next request
+            timeout_graceful_shutdown=1,
         )
         self._uvicorn = uvicorn.Server(config)
         serve = partial(self._uvicorn.run, sockets=[listener])

@@ -108,6 +108,12 @@ def test_every_record_is_in_its_run_and_the_sums_are_the_servers(tmp_path: Path,
     assert [] == left
     assert 1 >= len(opened)
     assert 1 >= len(workers()) - others
+    made = Counter((record.run_id, record.outcome) for record in memory.records)
+    wanted = Counter({(each.run.run_id, outcome): n for each in ended for outcome, n in each.expected.items()})
+    asked = Counter(entry.model.rpartition(":")[0].rpartition(":")[2] for entry in entries)
+    assert ({}, {}) == (dict(wanted - made), dict(made - wanted)), asked - Counter(
+        {each.run.name: sum(each.expected.values()) for each in ended}
+    )
     assert sum(sum(each.expected.values()) for each in ended) == len(memory.records) == len(entries)
     assert 0 == sum(summary.internal_errors for summary in memory.summaries.values())
     for each in ended:
