@@ -52,6 +52,15 @@ def test_answer_at_its_limit_has_no_end(model: str, end: int) -> None:
     assert end == ended - stopped
 
 
+def test_claude_2_reads_turns() -> None:
+    """Claude 2 reads a text with turns, of four tokens each, and writes four tokens at the end."""
+    chats = [[HELLO], [HELLO, {"role": "assistant", "content": "hello world"}, HELLO]]
+    prompts = [count_prompt(model="claude-2.1", messages=chat).tokens for chat in chats]
+
+    assert [2 + 4 + 5, 3 * (2 + 4) + 5] == prompts
+    assert 2 + 4 == count_completion(model="claude-2.1", text="hello world").tokens
+
+
 def test_azure_counts_a_token_more() -> None:
     """Azure's answers count a token more than OpenAI's since 2025-10."""
     counts = [count_completion(model=model, text="hello world").tokens for model in ("gpt-4o", "azure/gpt-4o")]

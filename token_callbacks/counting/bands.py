@@ -42,6 +42,8 @@ _ROWS = (
     ("*", TEXT_PROMPT, {"": 0.13}),
     ("o200k_base", COMPLETION, {"": 0.07, "tools": 0.44, "calls": 0.05}),
     ("cl100k_base", COMPLETION, {"": 0.18, "tools": 0.18, "calls": 0.03}),
+    ("claude_2", PROMPT, {"": 0.34}),
+    ("claude_2", COMPLETION, {"": 0.1}),
     ("claude", PROMPT, {"": 0.34, "tools": 0.03, "calls": 0.23, "results": 0.23}),
     ("claude", COMPLETION, {"": 0.1, "tools": 0.08, "calls": 0.06}),
     ("claude_opus_4_7", PROMPT, {"": 0.34, "tools": 0.07, "calls": 0.23, "results": 0.23}),

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from token_callbacks.counting.models import OLDER_CALLS
+from token_callbacks.counting.models import CLAUDE_2, OLDER_CALLS
 from token_callbacks.counting.prompts import SYSTEM_ROLES, Days, Extras
 from token_callbacks.counting.templates_claude import ClaudeCalls, ClaudeTools, choice_of, is_hosted
 from token_callbacks.counting.texts import field, is_told, items_of, part_text, text_of, texts_of, tool_call_texts
@@ -107,6 +107,8 @@ def _claude(*globs: str, tools: ClaudeTools, once: int = 4) -> ChatTemplate:
 
 
 TEMPLATES = (
+    # A turn is "\n\nHuman: " or "\n\nAssistant: ", which is four tokens: nine of nine recorded chats of one to three.
+    ChatTemplate(globs=CLAUDE_2, as_of="2024-03", source=RECORDED, message=4, once=5, system=0),
     _claude(*NEWER_CLAUDE, once=6, tools=ClaudeTools(system=352, forced=150, together=13)),
     _claude("*claude-3-sonnet*", tools=ClaudeTools(system=159, forced=76)),
     _claude("*claude-3-opus*", tools=ClaudeTools(system=528, forced=-249)),
@@ -272,7 +274,8 @@ ANSWERS = (
         globs=REASONING, as_of="2026-07", apis=("responses",), end=4, call=11, parallel=14, hides_reasoning=True
     ),
     # Tools and frames of calls from recordings; an end where the vendor counts the token that ends an answer.
-    AnswerRule(globs=NEWER_CLAUDE, as_of="2026-07", end=3, claude=ClaudeCalls(frame=13)),
+    AnswerRule(globs=CLAUDE_2, as_of="2024-03", end=4),
+    AnswerRule(globs=NEWER_CLAUDE, as_of="2026-07", end=3, claude=ClaudeCalls(frame=11)),
     AnswerRule(globs=("*claude*", "*anthropic*"), as_of="2026-07", end=3, claude=ClaudeCalls()),
     AnswerRule(globs=("*gpt-oss*",), as_of="2026-07", end=4, call=12, hides_reasoning=True),
     AnswerRule(
