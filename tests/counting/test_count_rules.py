@@ -518,7 +518,7 @@ def test_embedding_without_text_is_not_exact(inputs: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "tokens"), [(None, 0), (b"hello world", 2), (7, 1), (["hello world"], 2), (object(), 0), (b"\xff", 1)]
+    ("text", "tokens"), [(None, 0), (b"hello world", 2), (7, 1), ([b"hello world"], 2), (object(), 0), (b"\xff", 1)]
 )
 def test_text_of_another_type_counts_as_its_text(text: Any, tokens: int) -> None:
     """None, bytes, numbers and parts count as the text they stand for, and are not exact."""

@@ -76,12 +76,14 @@ def _completion(case: Case) -> Count:
     assert case.completion is not None
     return count_completion(
         model=case.model,
-        text=case.completion.text,
+        text=case.completion.texts or case.completion.text,
         tool_calls=case.completion.tool_calls,
         tools=case.tools,
         tool_choice=case.tool_choice,
         api=case.api,
+        response_format=case.response_format,
         is_at_limit=case.is_at_limit,
+        is_refused=case.completion.is_refused,
         at=case.at,
     )
 

@@ -43,7 +43,8 @@ def groups() -> Groups:
         (("prompt", "openai reasoning (responses)", "tool round trip"), 0.78),
         (("completion", "openai", "tool calls"), 0.9),
         (("embedding", "openai", "embeddings"), 1.0),
-        (("completion", "openai", "text"), 0.94),
+        (("completion", "openai", "text"), 0.95),
+        (("completion", "openai", "text, tools offered"), 1.0),
         (("completion", "openai (responses)", "text"), 0.98),
     ],
 )
@@ -90,9 +91,9 @@ def test_mean_error(groups: Groups, group: tuple[str, str, str], most: float, fr
     assert mean_error(found) <= most
 
 
-@pytest.mark.parametrize(("figure", "least"), [("prompt", 0.99), ("completion", 0.98)])
+@pytest.mark.parametrize(("figure", "least"), [("prompt", 0.99), ("completion", 0.995)])
 def test_figures_marked_exact_are(groups: Groups, figure: str, least: float) -> None:
-    """Of OpenAI's prompts that are marked exact, 99 of 100 are; of answers 98."""
+    """Of OpenAI's prompts that are marked exact, 99 of 100 are; of answers 995 of 1,000."""
     found = [s for (kind, family, _), group in groups.items() if kind == figure and "openai" in family for s in group]
     marked = [score for score in found if score.is_marked_exact]
 

@@ -211,9 +211,10 @@ class AnswerRule(msgspec.Struct, frozen=True, kw_only=True):
     """What is counted of an answer beside its text: an end, more where tools were offered, the frame of calls.
 
     ``factor`` is of the text's tokens. ``parallel`` is what the list of several calls adds to its JSON; ``claude``
-    takes the place of these where calls are XML. ``hides_reasoning``: the model reasons out of sight. ``sure_of``: what
-    recordings bear out, beside plain text; nothing where it is not ``is_settled``. ``days``: when the server counted
-    so, if it no longer does.
+    takes the place of these where calls are XML. ``hides_reasoning``: the model reasons out of sight. ``sure_of``:
+    what recordings bear out, beside plain text; nothing where it is not ``is_settled``. ``refused`` is for a
+    refusal of an output schema; ``named`` comes with its name, which a model writes where it could have called a
+    tool. ``days``: when the server counted so, if it no longer does.
     """
 
     globs: tuple[str, ...]
@@ -224,6 +225,8 @@ class AnswerRule(msgspec.Struct, frozen=True, kw_only=True):
     with_tools: int = 0
     call: int = 0
     parallel: int = 0
+    refused: int = 0
+    named: int | None = None
     hides_reasoning: bool = False
     sure_of: frozenset[str] = frozenset()
     claude: ClaudeCalls | None = None
@@ -253,12 +256,44 @@ ANSWERS = (
         with_tools=2,
         call=8,
         parallel=11,
+        named=2,
         days=SPRING_2025,
         is_settled=False,
     ),
-    AnswerRule(globs=CLASSIC, as_of="2026-07", apis=("chat",), with_tools=1, call=7, parallel=10, sure_of=SEEN),
+    # Six of six refusals; four of four texts in a schema where tools were offered, with those of spring and below.
     AnswerRule(
-        globs=AZURE_CLASSIC, as_of="2026-03", apis=("chat",), end=1, with_tools=1, call=8, parallel=11, sure_of=SEEN
+        globs=CLASSIC,
+        as_of="2026-07",
+        apis=("chat",),
+        with_tools=1,
+        call=7,
+        parallel=10,
+        refused=1,
+        named=2,
+        sure_of=SEEN,
+    ),
+    AnswerRule(
+        globs=AZURE_CLASSIC,
+        as_of="2026-03",
+        apis=("chat",),
+        with_tools=1,
+        call=7,
+        parallel=10,
+        named=2,
+        days=Days("2023-01-01", "2025-09-30"),
+        is_settled=False,
+    ),
+    AnswerRule(
+        globs=AZURE_CLASSIC,
+        as_of="2026-03",
+        apis=("chat",),
+        end=1,
+        with_tools=1,
+        call=8,
+        parallel=11,
+        refused=1,
+        named=2,
+        sure_of=SEEN,
     ),
     AnswerRule(
         globs=(*CLASSIC, *AZURE_CLASSIC),
@@ -268,6 +303,7 @@ ANSWERS = (
         with_tools=1,
         call=8,
         parallel=11,
+        named=2,
     ),
     AnswerRule(globs=REASONING, as_of="2026-07", apis=("chat",), end=3, call=16, parallel=19, hides_reasoning=True),
     AnswerRule(
