@@ -28,6 +28,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     tools: Sequence[Mapping[str, Any]] = ()
     response_format: Mapping[str, Any] | None = None
     tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
     is_continued: bool = False
     """Earlier turns stand with the provider and are not among the messages."""
 
@@ -262,6 +263,7 @@ def _prompt_figure(told: int | None, model: str | None, sent: Prompt | None, api
         tools=sent.tools,
         response_format=sent.response_format,
         tool_choice=sent.tool_choice,
+        parallel_tool_calls=sent.parallel_tool_calls,
         api=api,
     )
     return _graded(count, is_part=sent.is_continued)

@@ -50,6 +50,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     tools: list[Any]
     response_format: Any
     tool_choice: Any
+    parallel_tool_calls: Any
     inputs: list[Any] | None
     completion: Completion | None
     is_at_limit: bool
@@ -123,6 +124,7 @@ def case_of(exchange: Exchange, corpus: Any) -> Case:
         tools=_tools(request),
         response_format=_format(request),
         tool_choice=_tool_choice(request),
+        parallel_tool_calls=request.get("parallel_tool_calls"),
         inputs=_inputs(request) if embeds else None,
         completion=completion,
         at=_day(corpus.body_bytes(exchange)),

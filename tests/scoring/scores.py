@@ -67,6 +67,7 @@ def _prompt(case: Case) -> Count:
         tools=case.tools,
         response_format=case.response_format,
         tool_choice=case.tool_choice,
+        parallel_tool_calls=case.parallel_tool_calls,
         api=case.api,
         at=case.at,
     )

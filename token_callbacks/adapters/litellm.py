@@ -142,6 +142,7 @@ class LiteLLMEvidence:
         return {
             "tools": _dicts(part(options, "tools")),
             "tool_choice": part(options, "tool_choice"),
+            "parallel_tool_calls": part(options, "parallel_tool_calls"),
             "response_format": part(options, "response_format"),
             "is_continued": bool(part(options, "previous_response_id") or part(options, "conversation")),
         }

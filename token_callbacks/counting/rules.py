@@ -46,6 +46,7 @@ def count_prompt(
     tools: Sequence[Mapping[str, Any]] = (),
     response_format: Mapping[str, Any] | None = None,
     tool_choice: object = None,
+    parallel_tool_calls: object = None,
     api: str = "chat",
     at: date | None = None,
     vocabularies: Vocabularies = INSTALLED,
@@ -53,8 +54,9 @@ def count_prompt(
     """Count what was sent: a chat with the tokens that it adds, or the prompt of a text completion if it is a string.
 
     `api` is "chat" or "responses": the two add different tokens to the same messages, and items of the latter may be
-    among `messages`. `at` is the day of the call in UTC, for servers once counted otherwise; ``None`` is now. A string
-    sent to a chat model, and whatever no rule is known for, is not exact.
+    among `messages`. `parallel_tool_calls` is OpenAI's, ``None`` where it was not sent. `at` is the day of the call in
+    UTC, for servers once counted otherwise; ``None`` is now. A string sent to a chat model, and whatever no rule is
+    known for, is not exact.
     """
     family = family_of(model)
     vocabulary = vocabularies.of(family)
@@ -68,7 +70,8 @@ def count_prompt(
     chat = items_of(messages)
     name = bare_name(model) if isinstance(model, str) else ""
     template, is_lower_bound = template_of(name), False
-    extras = Extras(tools=tools, schema=schema, tool_choice=tool_choice, day=_iso(at))
+    calls_one = parallel_tool_calls is False
+    extras = Extras(tools=tools, schema=schema, tool_choice=tool_choice, calls_one=calls_one, day=_iso(at))
     if template is not None:
         tokens, kinds = template.tokens(chat, extras, lambda text: COUNTS.count(vocabulary, text))
         is_sure, is_lower_bound = False, HOSTED in kinds
