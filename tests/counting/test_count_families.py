@@ -175,7 +175,7 @@ def test_claude_counts_as_claude_2_and_otherwise(text: str, tokens: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "tokens"), [("The bread is warm.", 5), ("3", 1), ("1234567", 2), ("3 + 4 = 7", 5), (" loaf", 1), ("⅞", 3)]
+    ("text", "tokens"), [("The bread is warm.", 5), ("3", 1), ("1234567", 2), ("3 + 4 = 7", 5), (" loaf", 1), ("①②", 1)]
 )
 def test_claude_2_counts_by_its_own(text: str, tokens: int) -> None:
     """The tokenizer of Claude 2 is public: digits stand together, and what is compatible is composed first."""

@@ -1,4 +1,4 @@
-"""An answer that was stopped at its limit is known for it."""
+"""What the counter is told beside texts: an answer came to its limit, or one tool is called at a time."""
 
 from __future__ import annotations
 
@@ -32,6 +32,16 @@ def test_choices_have_texts_of_their_own() -> None:
     told = [_completion(litellm.ModelResponse(choices=choices[:number])).texts for number in (2, 1)]
 
     assert [["a", "b"], ()] == told
+
+
+@pytest.mark.parametrize("told", [False, True, None])
+def test_parallel_calls_are_told(told: bool | None) -> None:
+    """Whether several tools may be called at once is counted by."""
+    options = {} if told is None else {"parallel_tool_calls": told}
+    prompt = LiteLLMEvidence(Operation.CHAT, HELLO, options).prompt()
+
+    assert prompt is not None
+    assert told is prompt.parallel_tool_calls
 
 
 def _at_limit(response: object) -> bool:

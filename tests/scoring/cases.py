@@ -164,7 +164,7 @@ def _is_cited(exchange: Exchange, request: dict[str, Any], body: bytes) -> bool:
 _AT_LIMIT = re.compile(
     rb'"(?:finish_?reason|stop_?reason)": ?"(?:length|max_tokens|max_output_tokens|model_length)"', re.IGNORECASE
 )
-_REASONS = (b'"redacted_thinking"', b'"reasoning_details"')
+_REASONS = (b'"redacted_thinking"', b'"reasoning.text"')
 _ANTHROPIC_ID = re.compile(rb'"id": ?"(msg_[^"]*)", ?"type": ?"message", ?"role": ?"assistant", ?"(?:model|content)"')
 _REAL_ID = re.compile(rb"msg_(?:bdrk_|vrtx_)?01[A-Za-z0-9]{22}")
 _FIGURES = re.compile(rb'"(?:inputTokens|outputTokens)": ?(\d+)')

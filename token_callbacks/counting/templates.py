@@ -107,7 +107,7 @@ def _claude(*globs: str, tools: ClaudeTools, once: int = 4) -> ChatTemplate:
 
 
 TEMPLATES = (
-    # A turn is "\n\nHuman: " or "\n\nAssistant: ", which is four tokens: nine of nine recorded chats of one to three.
+    # A turn is "\n\nHuman: " or "\n\nAssistant: ", which is four tokens: eight of eight recorded chats of one to three.
     ChatTemplate(globs=CLAUDE_2, as_of="2024-03", source=RECORDED, message=4, once=5, system=0),
     _claude(*NEWER_CLAUDE, once=6, tools=ClaudeTools(system=352, forced=150, together=13)),
     _claude("*claude-3-sonnet*", tools=ClaudeTools(system=159, forced=76)),
