@@ -343,3 +343,26 @@ def test_answer_at_its_limit_has_no_end(event: Json, is_at_limit: bool) -> None:
 
     assert completion is not None
     assert is_at_limit is completion.is_at_limit
+
+
+@pytest.mark.parametrize("kind", ["message", "delta"])
+def test_choices_have_texts_of_their_own(kind: str) -> None:
+    """Several choices are several texts, however their bits come in; one choice is one text."""
+    bits = [{"index": index, kind: {"content": text}} for index, text in ((0, "Hi."), (1, "Ho."))]
+    taken = _taken({"choices": bits[:1]}, {"choices": bits[1:]}).completion()
+    alone = _taken({"choices": bits[:1]}).completion()
+
+    assert taken is not None
+    assert alone is not None
+    assert (["Hi.", "Ho."], "Hi.Ho.") == (taken.texts, taken.text)
+    assert ((), "Hi.") == (alone.texts, alone.text)
+
+
+@pytest.mark.parametrize("kind", ["message", "delta"])
+@pytest.mark.parametrize(("refusal", "is_refused"), [("No.", True), ("", False), (None, False)])
+def test_refusal_is_told_apart(kind: str, refusal: str | None, is_refused: bool) -> None:
+    """A refusal is text, and known to be one."""
+    completion = _taken({"choices": [{"index": 0, kind: {"refusal": refusal}}]}).completion()
+
+    assert completion is not None
+    assert (refusal or "", is_refused) == (completion.text, completion.is_refused)

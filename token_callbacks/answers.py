@@ -77,6 +77,8 @@ class Answer:
         self.is_understood = False
         self.is_at_limit = False
         """A choice was stopped at its limit."""
+        self.is_refused = False
+        """A choice is a refusal of the format that was asked for."""
         self.choices: dict[Hashable, bool] = {}
         """The choices seen, and whether each has its finish reason."""
         self._texts: dict[Hashable, _Text] = {}
@@ -163,7 +165,22 @@ class Answer:
             return None
         text = "".join(map(str, self._texts.values()))
         calls = [call.shaped() for call in self._calls]
-        return Completion(text=text, tool_calls=calls, is_at_limit=self.is_at_limit)
+        return Completion(
+            text=text,
+            tool_calls=calls,
+            is_at_limit=self.is_at_limit,
+            texts=self._texts_of_choices(),
+            is_refused=self.is_refused,
+        )
+
+    def _texts_of_choices(self) -> Sequence[str]:
+        if len(self.choices) <= 1:
+            return ()
+        texts = dict.fromkeys(self.choices, "")
+        for key, text in self._texts.items():
+            choice = key[0] if isinstance(key, tuple) else key
+            texts[choice] = texts.get(choice, "") + str(text)
+        return list(texts.values())
 
 
 def _first_word(event: Any, names: Sequence[str]) -> str | None:
@@ -183,7 +200,7 @@ def _take_choices(answer: Answer, choices: Sequence[Any]) -> None:
         if delta is not None:
             answer.add((number, "reasoning"), part(delta, "reasoning_content") or part(delta, "reasoning"))
             answer.add((number, "content"), part(delta, "content"))
-            answer.add((number, "refusal"), part(delta, "refusal"))
+            _refuse(answer, number, part(delta, "refusal"), answer.add)
             _take_calls(answer, number, delta, _append)
         else:
             _take_whole_message(answer, number, part(choice, "message"))
@@ -195,8 +212,13 @@ def _take_whole_message(answer: Answer, number: Hashable, message: Any) -> None:
     if message is not None:
         answer.grow((number, "reasoning"), part(message, "reasoning_content") or part(message, "reasoning"))
         answer.grow((number, "content"), _content_text(part(message, "content")))
-        answer.grow((number, "refusal"), part(message, "refusal"))
+        _refuse(answer, number, part(message, "refusal"), answer.grow)
         _take_calls(answer, number, message, _grow)
+
+
+def _refuse(answer: Answer, number: Hashable, told: object, put: Callable[[Hashable, object], None]) -> None:
+    put((number, "refusal"), told)
+    answer.is_refused = answer.is_refused or (isinstance(told, str) and told != "")
 
 
 def _take_calls(answer: Answer, number: Hashable, message: Any, put: Callable[[_Text, str], None]) -> None:

@@ -28,6 +28,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     tools: Sequence[Mapping[str, Any]] = ()
     response_format: Mapping[str, Any] | None = None
     tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
     is_continued: bool = False
     """Earlier turns stand with the provider and are not among the messages."""
 
@@ -39,6 +40,10 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: Sequence[Mapping[str, Any]] = ()
     is_at_limit: bool = False
     """The model was stopped at the most tokens that it might write, before it came to an end."""
+    texts: Sequence[str] = ()
+    """Of several choices the text of each, one after the other in `text`; none where there is one."""
+    is_refused: bool = False
+    """The model refused to answer in the format that was asked for: `text` is the refusal."""
 
     @property
     def is_empty(self) -> bool:
@@ -258,6 +263,7 @@ def _prompt_figure(told: int | None, model: str | None, sent: Prompt | None, api
         tools=sent.tools,
         response_format=sent.response_format,
         tool_choice=sent.tool_choice,
+        parallel_tool_calls=sent.parallel_tool_calls,
         api=api,
     )
     return _graded(count, is_part=sent.is_continued)
@@ -285,15 +291,17 @@ def _counted_completion(model: str | None, back: Completion, sent: Prompt | None
             return _Figure(told_by[0], Provenance.COUNTED, told_by[1])
     from token_callbacks.counting import count_completion
 
-    tools, choice = ((), None) if sent is None else (sent.tools, sent.tool_choice)
+    asked = Prompt(messages=()) if sent is None else sent
     count = count_completion(
         model=model,
-        text=back.text,
+        text=back.texts or back.text,
         tool_calls=back.tool_calls,
-        tools=tools,
-        tool_choice=choice,
+        tools=asked.tools,
+        response_format=asked.response_format,
+        tool_choice=asked.tool_choice,
         api=api,
         is_at_limit=back.is_at_limit,
+        is_refused=back.is_refused,
     )
     return _graded(count)
 

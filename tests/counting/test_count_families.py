@@ -18,6 +18,7 @@ from token_callbacks.counting.vocabularies import BUNDLED, FITS, INSTALLED, SAME
 
 # One of each kind of character that the patterns tell apart, and some that are two characters in another Unicode form.
 KINDS = "aZsé中あ한\u0301ʰ1½ \t\r\n\xa0\u3000.,'/-_!、。“…👩\u200d\u017ftT  ''\n\nÅ\u212bﬁ"
+CLAUDES = ("claude_2_cut", "claude_2_short")
 TEXTS = tuple("".join(random.Random(seed).choices(KINDS, k=1 + seed % 80)) for seed in range(800))
 
 
@@ -74,7 +75,7 @@ def test_text_is_text(name: str) -> None:
     assert 0 == vocabulary.count("")
 
 
-@pytest.mark.parametrize("name", [*(name for name in BUNDLED if BUNDLED[name].is_cuttable), "qwen3.5", "claude_2"])
+@pytest.mark.parametrize("name", [*(name for name in BUNDLED if BUNDLED[name].is_cuttable), "qwen3.5", *CLAUDES])
 def test_cut_at_a_words_end_changes_no_count(name: str) -> None:
     """What is called cuttable counts as much as its parts, at every end of a word."""
     vocabulary = loaded(name)
@@ -93,7 +94,7 @@ def test_cut_at_a_words_end_changes_no_count(name: str) -> None:
     "model",
     [
         *("llama-3.3-70b", "gemini-2.5-flash", "qwen3-32b", "qwen3.5-9b", "mistral-large-2512"),
-        *("claude-sonnet-4-5", "claude-opus-4-8"),
+        *("claude-2.1", "claude-sonnet-4-5", "claude-opus-4-8"),
     ],
 )
 def test_streams_of_open_models(model: str) -> None:
@@ -170,7 +171,17 @@ def test_claude_counts_as_claude_2_and_otherwise(text: str, tokens: int) -> None
     claude = INSTALLED.vocabulary("claude")
     assert claude is not None
 
-    assert (tokens, "claude_2") == (claude.count(text), claude.name)
+    assert (tokens, "claude_2_cut") == (claude.count(text), claude.name)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("The bread is warm.", 5), ("3", 1), ("1234567", 2), ("3 + 4 = 7", 5), (" loaf", 1), ("①②", 1)]
+)
+def test_claude_2_counts_by_its_own(text: str, tokens: int) -> None:
+    """The tokenizer of Claude 2 is public: digits stand together, and what is compatible is composed first."""
+    vocabulary = INSTALLED.of(family_of("anthropic.claude-v2:1"))
+
+    assert (tokens, "claude_2") == (vocabulary.count(text), vocabulary.name)
 
 
 def test_claude_splits_what_is_rare() -> None:
@@ -181,14 +192,20 @@ def test_claude_splits_what_is_rare() -> None:
     assert (1, 2) == (claude.count("cinnamon"), claude.count("loaf"))
 
 
-def test_newer_claude_counts_letters_besides() -> None:
-    """Opus 4.7 and its like break words further: 824 thousandths of a token a token, 184 a letter."""
-    older, newer = INSTALLED.vocabulary("claude"), INSTALLED.vocabulary("claude_opus_4_7")
-    assert older is not None
-    assert newer is not None
+def test_claude_splits_rare_signs_sooner() -> None:
+    """Of what has no letter and no digit, the 40,000 commonest are left: the next ones are two tokens."""
+    claude_2, claude = loaded("claude_2"), loaded("claude_2_cut")
+    found = {signs: (claude_2.count(signs), claude.amount and claude.amount(signs)) for signs in ('"}}', '"}};', '"};')}
 
-    assert (older.count("The bread is warm."), round(5 * 0.824 + 14 * 0.184)) == (5, newer.count("The bread is warm."))
-    assert ("claude_2 x 0.824 + 0.184 a letter", True) == (newer.name, newer.is_guess)
+    assert {'"}}': (1, 1), '"}};': (2, 2), '"};': (1, 2)} == found
+
+
+def test_newer_claude_counts_letters_besides() -> None:
+    """Opus 4.7 and its like break words further: 845 thousandths of a token a token, 122 a letter."""
+    short, newer = loaded("claude_2_short"), loaded("claude_opus_4_7")
+
+    assert (short.count("The bread is warm."), round(6 * 0.845 + 14 * 0.122)) == (6, newer.count("The bread is warm."))
+    assert ("claude_2_short x 0.845 + 0.122 a letter", True) == (newer.name, newer.is_guess)
 
 
 @pytest.fixture

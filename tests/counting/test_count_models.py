@@ -163,3 +163,11 @@ def test_last_row_matches_every_name() -> None:
 def test_bare_name(model: str, name: str) -> None:
     """OpenAI's prefixes and the marks of a fine-tune fall away, other providers stay."""
     assert name == bare_name(model)
+
+
+@pytest.mark.parametrize("model", ["anthropic.claude-v2:1", "claude-2.1", "bedrock/anthropic.claude-instant-v1"])
+def test_claude_2_has_its_own_vocabulary(model: str) -> None:
+    """The tokenizer of Claude 2 was published, that of no later one."""
+    family = family_of(model)
+
+    assert ("claude_2", True, ()) == (family.vocabulary, family.is_vocabulary_known, family.exact)

@@ -375,6 +375,60 @@ def test_what_the_server_added_in_march_2025(tools: Sequence[dict[str, Any]], ad
     assert added == then - now
 
 
+def test_one_call_at_a_time_in_march_2025() -> None:
+    """The server added as good as nothing to tools that might not be called at once."""
+    several, one = (
+        count_prompt(
+            model="gpt-4o",
+            messages=[HELLO],
+            tools=[TOOL],
+            parallel_tool_calls=told,
+            api="responses",
+            at=date(2025, 3, 28),
+        ).tokens
+        for told in (None, False)
+    )
+
+    assert 195 == several - one
+
+
+@pytest.mark.parametrize(("told", "more", "exact"), [(None, 0, True), (True, 0, True), (False, 78, False)])
+def test_one_call_at_a_time_of_gpt_5(told: bool | None, more: int, exact: bool) -> None:
+    """gpt-5 is told not to call several tools at once, which was recorded twice and is an estimate."""
+    plain, count = (
+        count_prompt(model="gpt-5-nano", messages=[HELLO], tools=[TOOL], parallel_tool_calls=parallel, api="responses")
+        for parallel in (None, told)
+    )
+
+    assert (plain.tokens + more, exact) == (count.tokens, count.exact)
+
+
+@pytest.mark.parametrize(("api", "more"), [("responses", 1), ("chat", 0)])
+def test_result_is_of_a_function_behind_the_responses_api(api: str, more: int) -> None:
+    """Who wrote a result is named in full to gpt-5 there: after a point "dice" is two tokens, "roll" is one."""
+    roll, dice = (
+        count_prompt(model="gpt-5-nano", messages=[HELLO, *rounds(name)[api]], api=api).tokens
+        for name in ("roll", "dice")
+    )
+
+    assert more + 1 == dice - roll
+
+
+def rounds(name: str) -> dict[str, list[dict[str, Any]]]:
+    """Shape a call without arguments and its result for each API."""
+    function = {"name": name, "arguments": "{}"}
+    return {
+        "responses": [
+            {"type": "function_call", "call_id": "c3", **function},
+            {"type": "function_call_output", "call_id": "c3", "output": "3"},
+        ],
+        "chat": [
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "c3", "function": function}]},
+            {"role": "tool", "tool_call_id": "c3", "content": "3"},
+        ],
+    }
+
+
 REASONING = {"type": "reasoning", "encrypted_content": "A" * 2640}
 
 
@@ -518,7 +572,7 @@ def test_embedding_without_text_is_not_exact(inputs: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "tokens"), [(None, 0), (b"hello world", 2), (7, 1), (["hello world"], 2), (object(), 0), (b"\xff", 1)]
+    ("text", "tokens"), [(None, 0), (b"hello world", 2), (7, 1), ([b"hello world"], 2), (object(), 0), (b"\xff", 1)]
 )
 def test_text_of_another_type_counts_as_its_text(text: Any, tokens: int) -> None:
     """None, bytes, numbers and parts count as the text they stand for, and are not exact."""

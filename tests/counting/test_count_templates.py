@@ -1,6 +1,7 @@
 """Chats and answers of other models."""
 
 from datetime import date
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from token_callbacks.counting import count_completion, count_prompt
 from token_callbacks.counting.templates import ANSWERS, TEMPLATES, answer_rule_of, template_of
 
 HELLO = {"role": "user", "content": "hello world"}
+TOOL = {"type": "function", "function": {"name": "bake", "parameters": {"type": "object"}}}
 
 
 @pytest.mark.parametrize(
@@ -52,11 +54,57 @@ def test_answer_at_its_limit_has_no_end(model: str, end: int) -> None:
     assert end == ended - stopped
 
 
+def test_claude_2_reads_turns() -> None:
+    """Claude 2 reads a text with turns, of four tokens each, and writes four tokens at the end."""
+    chats = [[HELLO], [HELLO, {"role": "assistant", "content": "hello world"}, HELLO]]
+    prompts = [count_prompt(model="claude-2.1", messages=chat).tokens for chat in chats]
+
+    assert [2 + 4 + 5, 3 * (2 + 4) + 5] == prompts
+    assert 2 + 4 == count_completion(model="claude-2.1", text="hello world").tokens
+
+
 def test_azure_counts_a_token_more() -> None:
     """Azure's answers count a token more than OpenAI's since 2025-10."""
     counts = [count_completion(model=model, text="hello world").tokens for model in ("gpt-4o", "azure/gpt-4o")]
 
     assert [2, 3] == counts
+
+
+def test_azure_once_counted_as_openai() -> None:
+    """What Azure answered before 2025-10 was recorded once, without the token."""
+    count = count_completion(model="azure/gpt-4o", text="hello world", at=date(2024, 4, 25))
+
+    assert (2, False) == (count.tokens, count.exact)
+
+
+def test_choices_are_counted_one_by_one() -> None:
+    """Two texts are not one: "test.This" would be two tokens, the point and the word one of them."""
+    counts = [count_completion(model="gpt-4o", text=text) for text in (["test.", "This"], "test.This")]
+
+    assert [(3, True), (2, True)] == [(count.tokens, count.exact) for count in counts]
+
+
+def test_answer_beside_a_tool_of_the_servers_is_not_exact() -> None:
+    """What the model writes to a tool that the server runs is counted, and does not come back."""
+    counts = [count_completion(model="gpt-4o", text="hello", tools=[tool]) for tool in (TOOL, {"type": "web_search"})]
+
+    assert [True, False] == [count.exact for count in counts]
+
+
+def test_refusal_counts_a_token_more() -> None:
+    """A refusal to answer in an output schema ends with a token of its own."""
+    counts = [count_completion(model="gpt-4o", text="hello world", is_refused=told).tokens for told in (False, True)]
+
+    assert [2, 3] == counts
+
+
+@pytest.mark.parametrize(("tools", "tokens"), [([TOOL], 2 + 1 + 2 + 2), ([], 2)])
+def test_name_of_the_schema_is_written_where_tools_are(tools: list[dict[str, Any]], tokens: int) -> None:
+    """A model that could have called a tool writes the name of the output schema; else it stands in the prompt."""
+    schema = {"type": "json_schema", "json_schema": {"name": "CalculationResult", "schema": {"type": "object"}}}
+    count = count_completion(model="gpt-4o", text="hello world", tools=tools, response_format=schema)
+
+    assert (tokens, True) == (count.tokens, count.exact)
 
 
 @pytest.mark.parametrize(

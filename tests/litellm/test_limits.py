@@ -1,4 +1,4 @@
-"""An answer that was stopped at its limit is known for it."""
+"""What the counter is told beside texts: an answer came to its limit, or one tool is called at a time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import litellm
 import pytest
 
 from token_callbacks.adapters.litellm import LiteLLMEvidence
+from token_callbacks.evidence import Completion
 from token_callbacks.records import Operation
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -25,10 +26,32 @@ def test_stop_reason_of_a_message(reason: str, is_at_limit: bool) -> None:
     assert is_at_limit is _at_limit({"content": [{"type": "text", "text": "Hi"}], "stop_reason": reason})
 
 
+def test_choices_have_texts_of_their_own() -> None:
+    """Several choices are counted one by one, one choice as it is."""
+    choices = [litellm.Choices(index=index, message=litellm.Message(content=text)) for index, text in enumerate("ab")]
+    told = [_completion(litellm.ModelResponse(choices=choices[:number])).texts for number in (2, 1)]
+
+    assert [["a", "b"], ()] == told
+
+
+@pytest.mark.parametrize("told", [False, True, None])
+def test_parallel_calls_are_told(told: bool | None) -> None:
+    """Whether several tools may be called at once is counted by."""
+    options = {} if told is None else {"parallel_tool_calls": told}
+    prompt = LiteLLMEvidence(Operation.CHAT, HELLO, options).prompt()
+
+    assert prompt is not None
+    assert told is prompt.parallel_tool_calls
+
+
 def _at_limit(response: object) -> bool:
+    return _completion(response).is_at_limit
+
+
+def _completion(response: object) -> Completion:
     evidence = LiteLLMEvidence(Operation.CHAT, HELLO, {})
     evidence.response = response
     completion = evidence.completion()
 
     assert completion is not None
-    return completion.is_at_limit
+    return completion

@@ -50,6 +50,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     tools: list[Any]
     response_format: Any
     tool_choice: Any
+    parallel_tool_calls: Any
     inputs: list[Any] | None
     completion: Completion | None
     is_at_limit: bool
@@ -98,6 +99,7 @@ def cases(modules: CorpusModules) -> Iterator[Case]:
             and exchange["request_complete"]
             and isinstance(exchange["request"], dict)
             and exchange["status"] == 200
+            and not is_made_up(corpus.body_bytes(exchange))
         ):
             yield case_of(exchange, corpus)
 
@@ -109,7 +111,8 @@ def case_of(exchange: Exchange, corpus: Any) -> Case:
     api = "responses" if "responses" in shape else "chat"
     embeds = exchange["truth"]["embedding_tokens"] is not None
     reasons = bool(exchange["truth"]["reasoning_tokens"]) or exchange["flags"].get("reasoning", False)
-    reasons = reasons or b'"redacted_thinking"' in corpus.body_bytes(exchange)
+    reasons = reasons or any(name in corpus.body_bytes(exchange) for name in _REASONS)
+    completion = None if embeds else _completion(exchange, corpus)
     return Case(
         id=exchange["id"],
         shape=shape,
@@ -121,13 +124,29 @@ def case_of(exchange: Exchange, corpus: Any) -> Case:
         tools=_tools(request),
         response_format=_format(request),
         tool_choice=_tool_choice(request),
+        parallel_tool_calls=request.get("parallel_tool_calls"),
         inputs=_inputs(request) if embeds else None,
-        completion=None if embeds else _completion(exchange, corpus),
+        completion=completion,
         at=_day(corpus.body_bytes(exchange)),
-        is_at_limit=_AT_LIMIT.search(corpus.body_bytes(exchange)) is not None,
+        is_at_limit=_AT_LIMIT.search(corpus.body_bytes(exchange)) is not None
+        or (completion is not None and completion.is_at_limit),
         is_cited=_is_cited(exchange, request, corpus.body_bytes(exchange)),
         is_continued=any(request.get(name) for name in ("previous_response_id", "conversation", "context_management")),
         truth={**exchange["truth"], "reasons": int(reasons)},
+    )
+
+
+def is_made_up(body: bytes) -> bool:
+    """Tell whether an answer was written by hand, so that its figures are nobody's count.
+
+    Anthropic's ids are ``msg_01`` and 22 letters and digits; nobody measures a latency of whole tenths of a second and
+    figures of whole tens, all three at once, in more than one of 10,000 calls.
+    """
+    told = _ANTHROPIC_ID.search(body)
+    latency, figures = re.search(rb'"latencyMs": ?(\d+)', body), _FIGURES.findall(body)
+    is_round = latency is not None and int(latency[1]) % 100 == 0 and len(figures) >= len(("input", "output"))
+    return (told is not None and _REAL_ID.fullmatch(told[1]) is None) or (
+        is_round and all(int(figure) % 10 == 0 for figure in figures)
     )
 
 
@@ -145,6 +164,10 @@ def _is_cited(exchange: Exchange, request: dict[str, Any], body: bytes) -> bool:
 _AT_LIMIT = re.compile(
     rb'"(?:finish_?reason|stop_?reason)": ?"(?:length|max_tokens|max_output_tokens|model_length)"', re.IGNORECASE
 )
+_REASONS = (b'"redacted_thinking"', b'"reasoning.text"')
+_ANTHROPIC_ID = re.compile(rb'"id": ?"(msg_[^"]*)", ?"type": ?"message", ?"role": ?"assistant", ?"(?:model|content)"')
+_REAL_ID = re.compile(rb"msg_(?:bdrk_|vrtx_)?01[A-Za-z0-9]{22}")
+_FIGURES = re.compile(rb'"(?:inputTokens|outputTokens)": ?(\d+)')
 # Anthropic's, in streams and whole answers, and Bedrock's.
 _CITED = re.compile(rb'"citations_delta"|"citations": ?\[ ?\{|"citationsContent"|"citation":')
 

@@ -67,6 +67,7 @@ def _prompt(case: Case) -> Count:
         tools=case.tools,
         response_format=case.response_format,
         tool_choice=case.tool_choice,
+        parallel_tool_calls=case.parallel_tool_calls,
         api=case.api,
         at=case.at,
     )
@@ -76,12 +77,14 @@ def _completion(case: Case) -> Count:
     assert case.completion is not None
     return count_completion(
         model=case.model,
-        text=case.completion.text,
+        text=case.completion.texts or case.completion.text,
         tool_calls=case.completion.tool_calls,
         tools=case.tools,
         tool_choice=case.tool_choice,
         api=case.api,
+        response_format=case.response_format,
         is_at_limit=case.is_at_limit,
+        is_refused=case.completion.is_refused,
         at=case.at,
     )
 

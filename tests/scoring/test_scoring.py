@@ -33,17 +33,18 @@ def groups() -> Groups:
         (("prompt", "openai", "json_schema"), 1.0),
         (("prompt", "openai (responses)", "json_schema"), 1.0),
         (("prompt", "openai (responses)", "plain"), 1.0),
-        (("prompt", "openai (responses)", "first turn with tools"), 0.91),
-        (("prompt", "openai (responses)", "tool round trip"), 0.8),
+        (("prompt", "openai (responses)", "first turn with tools"), 0.95),
+        (("prompt", "openai (responses)", "tool round trip"), 0.85),
         (("prompt", "openai reasoning", "first turn with tools"), 0.93),
         (("prompt", "openai reasoning", "tool round trip"), 0.87),
         (("prompt", "openai reasoning (responses)", "json_schema"), 1.0),
         (("prompt", "openai reasoning (responses)", "plain"), 0.91),
-        (("prompt", "openai reasoning (responses)", "first turn with tools"), 0.96),
-        (("prompt", "openai reasoning (responses)", "tool round trip"), 0.78),
+        (("prompt", "openai reasoning (responses)", "first turn with tools"), 0.98),
+        (("prompt", "openai reasoning (responses)", "tool round trip"), 0.89),
         (("completion", "openai", "tool calls"), 0.9),
         (("embedding", "openai", "embeddings"), 1.0),
-        (("completion", "openai", "text"), 0.94),
+        (("completion", "openai", "text"), 0.95),
+        (("completion", "openai", "text, tools offered"), 1.0),
         (("completion", "openai (responses)", "text"), 0.98),
     ],
 )
@@ -74,10 +75,10 @@ def test_total_error(groups: Groups, group: tuple[str, str, str], most: float) -
 @pytest.mark.parametrize(
     ("group", "most", "from_tokens"),
     [
-        (("completion", "claude", "text"), 0.036, 0),
-        (("completion", "claude", "text"), 0.037, 50),
-        (("completion", "claude", "text, tools offered"), 0.037, 0),
-        (("completion", "claude", "text, tools offered"), 0.021, 50),
+        (("completion", "claude", "text"), 0.025, 0),
+        (("completion", "claude", "text"), 0.03, 50),
+        (("completion", "claude", "text, tools offered"), 0.028, 0),
+        (("completion", "claude", "text, tools offered"), 0.02, 50),
         (("completion", "claude", "tool calls"), 0.042, 0),
         (("prompt", "claude", "first turn with tools"), 0.017, 0),
         (("prompt", "claude", "tool round trip"), 0.07, 0),
@@ -90,9 +91,9 @@ def test_mean_error(groups: Groups, group: tuple[str, str, str], most: float, fr
     assert mean_error(found) <= most
 
 
-@pytest.mark.parametrize(("figure", "least"), [("prompt", 0.99), ("completion", 0.98)])
+@pytest.mark.parametrize(("figure", "least"), [("prompt", 0.99), ("completion", 0.995)])
 def test_figures_marked_exact_are(groups: Groups, figure: str, least: float) -> None:
-    """Of OpenAI's prompts that are marked exact, 99 of 100 are; of answers 98."""
+    """Of OpenAI's prompts that are marked exact, 99 of 100 are; of answers 995 of 1,000."""
     found = [s for (kind, family, _), group in groups.items() if kind == figure and "openai" in family for s in group]
     marked = [score for score in found if score.is_marked_exact]
 

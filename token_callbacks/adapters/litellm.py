@@ -142,6 +142,7 @@ class LiteLLMEvidence:
         return {
             "tools": _dicts(part(options, "tools")),
             "tool_choice": part(options, "tool_choice"),
+            "parallel_tool_calls": part(options, "parallel_tool_calls"),
             "response_format": part(options, "response_format"),
             "is_continued": bool(part(options, "previous_response_id") or part(options, "conversation")),
         }
@@ -160,12 +161,14 @@ class LiteLLMEvidence:
         tool_calls: list[Any] = []
         for choice in choices:
             message = part(choice, "message")
-            texts += [part(message, "reasoning_content"), part(message, "content"), part(choice, "text")]
+            told = [part(message, "reasoning_content"), part(message, "content"), part(choice, "text")]
+            texts.append("".join(filter(_is_text, told)))
             tool_calls += part(message, "tool_calls") or ()
         return Completion(
-            text="".join(filter(_is_text, texts)),
+            text="".join(texts),
             tool_calls=[_tool_call(call) for call in tool_calls],
             is_at_limit=any(is_limit(part(choice, "finish_reason")) for choice in choices),
+            texts=texts if len(texts) > 1 else (),
         )
 
     def inputs(self) -> Sequence[str | Sequence[int]] | None:

@@ -113,6 +113,7 @@ class LlmEvidence:
         offered = {
             "tools": part(sent, "tools") or (),
             "tool_choice": part(sent, "tool_choice"),
+            "parallel_tool_calls": part(sent, "parallel_tool_calls"),
             "response_format": part(sent, "response_format"),
             "is_continued": bool(
                 part(sent, "previous_response_id") or part(start.model_dict, "track_previous_responses")

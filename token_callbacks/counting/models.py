@@ -50,6 +50,9 @@ OLDER_CALLS = (
 )
 """The models of 2023, which write calls and read tools in a way of their own; the bare names stand for them, too."""
 
+CLAUDE_2 = ("*claude-2*", "*claude-v2*", "*claude-instant*")
+"""The last models of Anthropic whose tokenizer was published."""
+
 REASONING_CHAT = ChatRule(message_tokens=3, priming_tokens=2)
 
 FAMILIES = (
@@ -142,7 +145,8 @@ FAMILIES = (
     Family(globs=("*kimi-k2*", "*kimi-linear*"), vocabulary="kimi_k2"),
     Family(globs=("*kimi*", "*moonshot*"), vocabulary="kimi_k2", is_vocabulary_known=False),
     Family(globs=("phi-4*", "phi4*", "*[-/._]phi-4*", "*[-/._]phi4*"), vocabulary="phi4"),
-    # Nobody but Anthropic has Claude's: a fit over another one, see vocabularies.FITS.
+    Family(globs=CLAUDE_2, vocabulary="claude_2"),
+    # Nobody but Anthropic has what followed: a fit over another one, see vocabularies.FITS.
     Family(
         globs=("*claude-opus-4[-.][789]*", "*claude-opus-[5-9]*", "*claude-sonnet-[5-9]*", "*claude-haiku-[5-9]*"),
         vocabulary="claude_opus_4_7",

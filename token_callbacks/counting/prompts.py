@@ -56,11 +56,12 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
 
     ``joins_system``: tools and output schema stand behind the first system text, not in a message of their own.
     ``tools`` and ``schema`` are added to their text in a message of their own, ``joined_tools`` behind a system text.
-    ``forced`` comes with a tool that must be called, ``answered`` with the name of the output schema wherever the model
-    answers in it; ``None``: nothing, no name either. ``escapes``: what is not ASCII is escaped in JSON that
-    the server writes. ``is_older``: tools are rendered without titles. ``results_gap`` stands behind the commas in a
-    list of results. ``answer`` is added to an answer that is sent back, ``stored_call`` to a call with the server's id
-    of it, ``added`` to every chat. ``is_settled``: the server has counted plain chats so in all recordings; ``sure_of``
+    ``forced`` comes with a tool that must be called, ``calls_one`` where several must not be called at once,
+    ``answered`` with the name of the output schema wherever the model answers in it; ``None``: nothing, no name
+    either. ``escapes``: what is not ASCII is escaped in JSON that the server writes. ``is_older``: tools are rendered
+    without titles. ``author`` stands before the tool that a result is of, ``results_gap`` behind the commas in a list
+    of results. ``answer`` is added to an answer that is sent back, ``stored_call`` to a call with the server's id of
+    it, ``added`` to every chat. ``is_settled``: the server has counted plain chats so in all recordings; ``sure_of``
     names what else they bear out. ``days``: when it counted so, if it no longer does.
     """
 
@@ -79,8 +80,10 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     escapes: bool = False
     is_older: bool = False
     forced: int | None = None
+    calls_one: int = 0
     call: int = 7
     stored_call: int = 0
+    author: str = ""
     result: int = 5
     answer: int = 0
     parallel_calls: int = 9
@@ -126,7 +129,7 @@ RESPONSES_2024 = PromptRule(
     sure_of=("tools", "schema", "calls", "results"),
 )
 # To 16 of 16 recorded chats of 2025-03 the server added 12 to 636 tokens, to none of the later ones: mostly 18, and
-# with tools 198 more, unless `parallel_tool_calls` was false.
+# with tools 198 more; 3 of these where `parallel_tool_calls` was false, in two of two.
 RESPONSES_2025_03 = msgspec.structs.replace(
     RESPONSES_2024,
     name="openai-responses-2025-03",
@@ -134,6 +137,7 @@ RESPONSES_2025_03 = msgspec.structs.replace(
     globs=("gpt-4o", "gpt-4o-20*"),
     added=18,
     tools=201,
+    calls_one=-195,
     is_settled=False,
     days=Days("2025-03-01", "2025-03-31"),
 )
@@ -147,12 +151,15 @@ RESPONSES_GPT_5 = PromptRule(
     tools=9,
     undescribed_tools=-1,
     schema=0,
+    calls_one=78,
     call=11,
+    author="functions.",
+    result=4,
     answer=2,
     sure_of=("tools", "schema"),
 )
 RESPONSES_NEWER = msgspec.structs.replace(
-    RESPONSES_GPT_5, name="openai-responses-gpt-5.4", globs=("gpt-5.[4-9]*",), call=14
+    RESPONSES_GPT_5, name="openai-responses-gpt-5.4", globs=("gpt-5.[4-9]*",), calls_one=0, call=14
 )
 
 RULES = (
@@ -197,6 +204,8 @@ RULES = (
         tools=6,
         schema=0,
         call=11,
+        author="functions.",
+        result=4,
         answer=2,
         sure_of=("tools",),
     ),
@@ -205,11 +214,15 @@ RULES = (
 
 
 class Extras(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request says beside its messages, and the day of it in ISO 8601; ``None``: any since the newest rules."""
+    """What a request says beside its messages, and the day of it in ISO 8601; ``None``: any since the newest rules.
+
+    `calls_one`: no more than one tool may be called at once.
+    """
 
     tools: object = ()
     schema: object = None
     tool_choice: object = None
+    calls_one: bool = False
     day: str | None = None
 
 
@@ -382,7 +395,7 @@ class _Chat:
             self._note("parallel")
             return
         name = self._called.get(called_id) or text_of(field(message, "name"))
-        self.tokens += self._count(name) + self._count(text) + self._rule.result
+        self.tokens += self._count(self._rule.author + name) + self._count(text) + self._rule.result
         self._note("results")
         if not name or not isinstance(content, str):
             self._note("odd", is_sure=False)
@@ -418,6 +431,9 @@ class _Chat:
             self._note("tools")
             self.is_sure = self.is_sure and rendered.is_sure
             self._take_choice(extras.tool_choice, tools)
+            if extras.calls_one:
+                self.tokens += rule.calls_one
+                self.is_sure = False
         if is_told(extras.schema):
             added.append(rendered_schema(extras.schema, escapes=rule.escapes))
             self.tokens += 0 if joins or tools else rule.schema

@@ -46,6 +46,7 @@ def count_prompt(
     tools: Sequence[Mapping[str, Any]] = (),
     response_format: Mapping[str, Any] | None = None,
     tool_choice: object = None,
+    parallel_tool_calls: object = None,
     api: str = "chat",
     at: date | None = None,
     vocabularies: Vocabularies = INSTALLED,
@@ -53,8 +54,9 @@ def count_prompt(
     """Count what was sent: a chat with the tokens that it adds, or the prompt of a text completion if it is a string.
 
     `api` is "chat" or "responses": the two add different tokens to the same messages, and items of the latter may be
-    among `messages`. `at` is the day of the call in UTC, for servers once counted otherwise; ``None`` is now. A string
-    sent to a chat model, and whatever no rule is known for, is not exact.
+    among `messages`. `parallel_tool_calls` is OpenAI's, ``None`` where it was not sent. `at` is the day of the call in
+    UTC, for servers once counted otherwise; ``None`` is now. A string sent to a chat model, and whatever no rule is
+    known for, is not exact.
     """
     family = family_of(model)
     vocabulary = vocabularies.of(family)
@@ -68,7 +70,8 @@ def count_prompt(
     chat = items_of(messages)
     name = bare_name(model) if isinstance(model, str) else ""
     template, is_lower_bound = template_of(name), False
-    extras = Extras(tools=tools, schema=schema, tool_choice=tool_choice, day=_iso(at))
+    calls_one = parallel_tool_calls is False
+    extras = Extras(tools=tools, schema=schema, tool_choice=tool_choice, calls_one=calls_one, day=_iso(at))
     if template is not None:
         tokens, kinds = template.tokens(chat, extras, lambda text: COUNTS.count(vocabulary, text))
         is_sure, is_lower_bound = False, HOSTED in kinds
@@ -92,19 +95,22 @@ def count_prompt(
 def count_completion(
     *,
     model: str | None,
-    text: str,
+    text: str | Sequence[str],
     tool_calls: Sequence[Mapping[str, Any]] = (),
     tools: Sequence[Mapping[str, Any]] = (),
+    response_format: Mapping[str, Any] | None = None,
     tool_choice: object = None,
     api: str = "chat",
     is_at_limit: bool = False,
+    is_refused: bool = False,
     at: date | None = None,
     vocabularies: Vocabularies = INSTALLED,
 ) -> Count:
     """Count what a model has written, without any role before it: its text, reasoning and refusals in it, its calls.
 
-    `is_at_limit`: it was stopped before it could write the token that ends an answer. `at` is that of `count_prompt`.
-    Of a model that reasons out of sight, the count is a lower bound.
+    `text` is a text, or that of each choice. `is_at_limit`: it was stopped before it could write the token that ends an
+    answer. `is_refused`: the text is a refusal to answer in the output schema of `response_format`. `at` is that of
+    `count_prompt`. Of a model that reasons out of sight, the count is a lower bound.
     """
     family = family_of(model)
     vocabulary = vocabularies.of(family)
@@ -114,12 +120,28 @@ def count_completion(
     if calls:
         tokens += _calls_tokens(calls, rule, vocabulary, tool_choice)
     elif tokens > 0 and not is_at_limit:
-        tokens += rule.end + (rule.with_tools if "tools" in kinds else 0)
-    is_plain = isinstance(text, str) and not has_forced_cut(text)
+        tokens += rule.end + (rule.with_tools if "tools" in kinds else 0) + (rule.refused if is_refused else 0)
+        tokens += _named_tokens(response_format, rule, vocabulary) if "tools" in kinds else 0
+    is_plain = all(map(_is_whole_text, [text] if isinstance(text, str) else items_of(text) or [None]))
     is_plain = is_plain and kinds <= rule.sure_of and not (calls and text) and not rule.hides_reasoning
-    is_plain = is_plain and rule.is_settled
+    is_plain = is_plain and rule.is_settled and not any(map(_is_run_elsewhere, items_of(tools)))
     counted = _counted(tokens, Figure.COMPLETION, family, vocabulary, is_plain=is_plain, kinds=kinds)
     return msgspec.structs.replace(counted, is_lower_bound=rule.hides_reasoning)
+
+
+def _is_run_elsewhere(tool: object) -> bool:
+    """Tell whether a tool is the server's own: what the model writes to it is counted, and not to be seen."""
+    return field(tool, "type") not in (None, "function", "custom")
+
+
+def _is_whole_text(text: object) -> bool:
+    return isinstance(text, str) and not has_forced_cut(text)
+
+
+def _named_tokens(response_format: object, rule: AnswerRule, vocabulary: Counting) -> int:
+    """Count the name of the output schema: a model that could have called a tool writes whom it answers instead."""
+    name = text_of(field(schema_of(response_format), "name"))
+    return 0 if rule.named is None or not name else vocabulary.count(name) + rule.named
 
 
 def _iso(day: date | None) -> str | None:

@@ -14,7 +14,7 @@ from token_callbacks.counting.pieces import PIECE_CHARACTERS, pieces
 
 logger = logging.getLogger(__name__)
 
-Form = Literal["NFC"]
+Form = Literal["NFC", "NFKC"]
 Encode = Callable[[str], Sized]
 Tally = Callable[[str], int]
 

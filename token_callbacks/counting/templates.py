@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from token_callbacks.counting.models import OLDER_CALLS
+from token_callbacks.counting.models import CLAUDE_2, OLDER_CALLS
 from token_callbacks.counting.prompts import SYSTEM_ROLES, Days, Extras
 from token_callbacks.counting.templates_claude import ClaudeCalls, ClaudeTools, choice_of, is_hosted
 from token_callbacks.counting.texts import field, is_told, items_of, part_text, text_of, texts_of, tool_call_texts
@@ -107,6 +107,8 @@ def _claude(*globs: str, tools: ClaudeTools, once: int = 4) -> ChatTemplate:
 
 
 TEMPLATES = (
+    # A turn is "\n\nHuman: " or "\n\nAssistant: ", which is four tokens: eight of eight recorded chats of one to three.
+    ChatTemplate(globs=CLAUDE_2, as_of="2024-03", source=RECORDED, message=4, once=5, system=0),
     _claude(*NEWER_CLAUDE, once=6, tools=ClaudeTools(system=352, forced=150, together=13)),
     _claude("*claude-3-sonnet*", tools=ClaudeTools(system=159, forced=76)),
     _claude("*claude-3-opus*", tools=ClaudeTools(system=528, forced=-249)),
@@ -209,9 +211,10 @@ class AnswerRule(msgspec.Struct, frozen=True, kw_only=True):
     """What is counted of an answer beside its text: an end, more where tools were offered, the frame of calls.
 
     ``factor`` is of the text's tokens. ``parallel`` is what the list of several calls adds to its JSON; ``claude``
-    takes the place of these where calls are XML. ``hides_reasoning``: the model reasons out of sight. ``sure_of``: what
-    recordings bear out, beside plain text; nothing where it is not ``is_settled``. ``days``: when the server counted
-    so, if it no longer does.
+    takes the place of these where calls are XML. ``hides_reasoning``: the model reasons out of sight. ``sure_of``:
+    what recordings bear out, beside plain text; nothing where it is not ``is_settled``. ``refused`` is for a
+    refusal of an output schema; ``named`` comes with its name, which a model writes where it could have called a
+    tool. ``days``: when the server counted so, if it no longer does.
     """
 
     globs: tuple[str, ...]
@@ -222,6 +225,8 @@ class AnswerRule(msgspec.Struct, frozen=True, kw_only=True):
     with_tools: int = 0
     call: int = 0
     parallel: int = 0
+    refused: int = 0
+    named: int | None = None
     hides_reasoning: bool = False
     sure_of: frozenset[str] = frozenset()
     claude: ClaudeCalls | None = None
@@ -251,12 +256,44 @@ ANSWERS = (
         with_tools=2,
         call=8,
         parallel=11,
+        named=2,
         days=SPRING_2025,
         is_settled=False,
     ),
-    AnswerRule(globs=CLASSIC, as_of="2026-07", apis=("chat",), with_tools=1, call=7, parallel=10, sure_of=SEEN),
+    # Six of six refusals; four of four texts in a schema where tools were offered, with those of spring and below.
     AnswerRule(
-        globs=AZURE_CLASSIC, as_of="2026-03", apis=("chat",), end=1, with_tools=1, call=8, parallel=11, sure_of=SEEN
+        globs=CLASSIC,
+        as_of="2026-07",
+        apis=("chat",),
+        with_tools=1,
+        call=7,
+        parallel=10,
+        refused=1,
+        named=2,
+        sure_of=SEEN,
+    ),
+    AnswerRule(
+        globs=AZURE_CLASSIC,
+        as_of="2026-03",
+        apis=("chat",),
+        with_tools=1,
+        call=7,
+        parallel=10,
+        named=2,
+        days=Days("2023-01-01", "2025-09-30"),
+        is_settled=False,
+    ),
+    AnswerRule(
+        globs=AZURE_CLASSIC,
+        as_of="2026-03",
+        apis=("chat",),
+        end=1,
+        with_tools=1,
+        call=8,
+        parallel=11,
+        refused=1,
+        named=2,
+        sure_of=SEEN,
     ),
     AnswerRule(
         globs=(*CLASSIC, *AZURE_CLASSIC),
@@ -266,13 +303,15 @@ ANSWERS = (
         with_tools=1,
         call=8,
         parallel=11,
+        named=2,
     ),
     AnswerRule(globs=REASONING, as_of="2026-07", apis=("chat",), end=3, call=16, parallel=19, hides_reasoning=True),
     AnswerRule(
         globs=REASONING, as_of="2026-07", apis=("responses",), end=4, call=11, parallel=14, hides_reasoning=True
     ),
     # Tools and frames of calls from recordings; an end where the vendor counts the token that ends an answer.
-    AnswerRule(globs=NEWER_CLAUDE, as_of="2026-07", end=3, claude=ClaudeCalls(frame=13)),
+    AnswerRule(globs=CLAUDE_2, as_of="2024-03", end=4),
+    AnswerRule(globs=NEWER_CLAUDE, as_of="2026-07", end=3, claude=ClaudeCalls(frame=11)),
     AnswerRule(globs=("*claude*", "*anthropic*"), as_of="2026-07", end=3, claude=ClaudeCalls()),
     AnswerRule(globs=("*gpt-oss*",), as_of="2026-07", end=4, call=12, hides_reasoning=True),
     AnswerRule(
