@@ -163,6 +163,26 @@ def test_a_role_and_a_text_count_the_same_in_any_shape(
     assert count_prompt(messages=longer, **options) == count_prompt(messages=messages, **options)
 
 
+def test_a_model_that_searches_reads_the_texts_alone(true_count: Callable[[str, str], int]) -> None:
+    """Without roles, names and frames, as gpt-4o-search-preview was recorded to count."""
+    texts = ["You are a helpful assistant.", "What day is today?"]
+    messages = [{"role": role, "content": text} for role, text in zip(("system", "user"), texts, strict=True)]
+    counted = count_prompt(model="gpt-4o-search-preview", messages=messages)
+
+    assert (sum(true_count("o200k_base", text) for text in texts), False) == (counted.tokens, counted.exact)
+
+
+def test_text_parts_side_by_side_are_one_text() -> None:
+    """What ends one and begins the next may be one token."""
+    parts = [{"type": "text", "text": text} for text in ("What's in this file?", "<file name='ruby.txt'>")]
+    apart, joined = (
+        count_prompt(model="gpt-5-nano", messages=[{"role": "user", "content": content}])
+        for content in (parts, "What's in this file?<file name='ruby.txt'>")
+    )
+
+    assert joined.tokens == apart.tokens
+
+
 def test_message_object_counts_as_its_dict() -> None:
     """The answer's message object, appended to the next request as it came, counts like a dict."""
     message = {"role": "assistant", "content": None, "tool_calls": [CALL]}

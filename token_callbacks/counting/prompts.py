@@ -6,7 +6,7 @@ of them of 2024-10 to 2026-07 (docs/counting.md tells how well each does). The m
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -281,6 +281,7 @@ class _Chat:
         self._rule = rule
         self._chat_rule = chat_rule
         self._count = count
+        self._head: Callable[[str], int] = count if chat_rule.has_roles else _nothing
         self._model = name
         self._system: str | None = None
         self._answers = 0
@@ -316,7 +317,7 @@ class _Chat:
 
     def _take_plain(self, role: str, text: str) -> None:
         """Add a message that is a role and a text: what ``_take_message`` says of one, sooner."""
-        self.tokens += self._chat_rule.message_tokens + self._count(role) + self._count(text)
+        self.tokens += self._chat_rule.message_tokens + self._head(role) + self._count(text)
         if role == "assistant":
             self._answers += 1
             self.tokens += self._rule.answer
@@ -329,7 +330,7 @@ class _Chat:
         calls = [*items_of(field(message, "tool_calls")), *items_of(field(message, "function_call"))]
         content = message if isinstance(message, str | bytes | int | float) else field(message, "content")
         if is_told(content) or not calls:
-            self.tokens += self._chat_rule.message_tokens + self._count(_header(message))
+            self.tokens += self._chat_rule.message_tokens + self._head(_header(message))
             self._take_content(content)
             self._check(message, content)
             is_answer = field(message, "role") == "assistant"
@@ -349,9 +350,15 @@ class _Chat:
             if image is None:
                 texts.append(part_text(part))
                 continue
-            self.tokens += image.tokens
+            self.tokens += image.tokens + self._count_joined(texts)
+            texts.clear()
             self._note("images", is_sure=image.is_sure)
-        self.tokens += sum(self._count(text) for text in texts if text)
+        self.tokens += self._count_joined(texts)
+
+    def _count_joined(self, texts: Sequence[str]) -> int:
+        """Count text parts that stand side by side: they are one text (three recordings of gpt-5 differ otherwise)."""
+        text = "".join(texts)
+        return self._count(text) if text else 0
 
     def _check(self, message: object, content: object) -> None:
         role = field(message, "role")
@@ -360,7 +367,7 @@ class _Chat:
         parts = items_of(content)
         is_known = isinstance(role, str) and role in PLAIN_ROLES
         is_known = is_known and not any(is_told(field(message, name)) for name in ("audio", "refusal", "tool_call_id"))
-        # Several text parts may or may not be joined before they are tokenized: the recordings fit both.
+        # Several text parts are an estimate all the same: few were recorded where it makes a difference.
         texts = [part for part in parts if _is_text(part)]
         is_known = is_known and len(parts) > 0 and len(texts) <= 1
         if not (is_known and all(_is_text(part) or image_tokens(part, name=self._model) is not None for part in parts)):
@@ -464,6 +471,11 @@ def parallel_calls_text(calls: Sequence[tuple[str, str]]) -> str:
     """Render several calls, each a name and arguments, as the one call that OpenAI's models write for them."""
     uses = [{"recipient_name": f"functions.{name}", "parameters": _value_of(text)} for name, text in calls]
     return compact_json({"tool_uses": uses})
+
+
+def _nothing(text: str) -> int:
+    del text
+    return 0
 
 
 def _header(message: object) -> str:
