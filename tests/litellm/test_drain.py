@@ -401,18 +401,19 @@ def test_a_cancelled_reader_who_closes_his_stream_leaves_a_cancelled_record(
     """As a web server cancels the request of a browser that has gone."""
     server = loopback()
 
-    async def read() -> None:
+    async def read(has_begun: asyncio.Event) -> None:
         async with counter.run("cancelled"), aclosing(await acompletion(server, stream=True)) as stream:
             async for _ in stream:
-                pass
+                has_begun.set()
 
     async def cancel() -> None:
-        task = asyncio.create_task(read())
-        await asyncio.to_thread(hold.reached.wait, 10)
+        has_begun = asyncio.Event()
+        task = asyncio.create_task(read(has_begun))
+        await has_begun.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    with server.hold(after_chunks=3) as hold:
+    with server.hold(after_chunks=3):
         asyncio.run(cancel())
 
     assert [Outcome.CANCELLED] == [record.outcome for record in memory.records]
