@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 
@@ -30,6 +31,11 @@ if (_litellm := find_spec("litellm")) is not None and _litellm.origin is not Non
     os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(Path(_litellm.origin).parent / "litellm_core_utils" / "tokenizers"))
 
 Loopback = Callable[..., LoopbackServer]
+
+
+def pytest_unconfigure() -> None:
+    """Let pytest's verdict be the last that is read: the clients that frameworks leave open tell of it at the exit."""
+    logging.getLogger("asyncio").disabled = True
 
 
 @pytest.fixture(scope="session")

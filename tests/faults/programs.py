@@ -25,6 +25,8 @@ from token_callbacks.recovery import recover
 
 MESSAGES = [{"role": "user", "content": "When does the library open?"}]
 MODEL = "gpt-4o"
+FILLED = 2**30
+"""Bytes that a process takes which the kernel is to end for it."""
 
 
 def tell(*words: str) -> None:
@@ -85,9 +87,9 @@ def _end(number: int) -> None:
 
 
 def _fill_memory() -> None:
-    """Have the kernel end this process, in a control group that does not allow it much."""
+    """Have the kernel end this process, in a control group that does not allow it as much as this."""
     hoard = [b"x" * 2**24]
-    while True:
+    while len(hoard) < FILLED // 2**24:
         hoard.append(hoard[0] + b"x")
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.calls import make_call
+from tests.faults.programs import FILLED
 from token_callbacks import TokenCounter
 from token_callbacks.recovery import recover
 
-from .conftest import Start, disk_full_at, ended, records, size_of
+from .conftest import Start, Started, disk_full_at, ended, records, size_of
 
 CALLS = int(os.environ.get("TOKEN_CALLBACKS_FAULT_CALLS", "2000"))
 TURNS = 20
@@ -23,6 +27,8 @@ _MEMORY = 512 * 2**20
 """Bytes that the control group has."""
 
 _GROUPS = Path("/sys/fs/cgroup/memory")
+
+_HOARD = f"import sys; sys.stdin.readline(); len(bytearray({FILLED}))"
 
 
 def _prompts(log_dir: Path) -> Counter[int | None]:
@@ -42,16 +48,27 @@ def test_a_process_that_dies_loses_none(start: Start, log_dir: Path, death: str,
 
 
 @pytest.fixture
-def in_little_memory() -> Iterator[Callable[[int], None]]:
+def in_little_memory() -> Iterator[Callable[[Started], None]]:
     """Put a process into a control group of its own, of which the kernel ends what takes more memory than there is."""
     group = _GROUPS / f"token-callbacks-{os.getpid()}"
+    members = group / "cgroup.procs"
+
+    def join(process: Started) -> None:
+        members.write_text(str(process.pid))
+
     try:
         group.mkdir()
+        assert members.exists(), "it is a mere folder"
         (group / "memory.limit_in_bytes").write_text(str(_MEMORY))
-    except OSError as error:
+        hoarder = subprocess.Popen([sys.executable, "-c", _HOARD], stdin=subprocess.PIPE)
+        join(hoarder)
+        hoarder.communicate(b"go on\n")
+        assert -signal.SIGKILL == hoarder.returncode, "it limits nothing"
+    except (OSError, AssertionError) as error:
         pytest.skip(f"no control group of memory can be made here: {error}")
-    yield lambda process: (group / "cgroup.procs").write_text(str(process)) and None
-    group.rmdir()
+    yield join
+    with suppress(OSError):  # the kernel may not have let go of the last member yet
+        group.rmdir()
 
 
 def test_a_process_that_the_kernel_ends_for_its_memory_loses_none(
@@ -59,7 +76,7 @@ def test_a_process_that_the_kernel_ends_for_its_memory_loses_none(
 ) -> None:
     """The real out-of-memory killer, in a control group."""
     process = start("bare_load", log_dir, CALLS, "memory")
-    in_little_memory(process.pid)
+    in_little_memory(process)
     process.communicate()
 
     assert -signal.SIGKILL == process.returncode
