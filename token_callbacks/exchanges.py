@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from token_callbacks.dialects import OTHERS, REQUESTS
 from token_callbacks.ledger import Ledger, OpenCall
 from token_callbacks.records import Outcome
+from token_callbacks.runs import is_cancellation
 from token_callbacks.wire import WireEvidence
 
 _BAD_REQUEST = 400
@@ -89,9 +90,11 @@ class Exchange:
             self.outer.is_answered = True
 
     def fail(self, error: BaseException) -> None:
-        """Note that no answer came."""
+        """Note that no answer came; of a request that was cancelled, LiteLLM does not tell."""
         if self.call is not None:
             self.call.failure = type(error).__name__
+            if is_cancellation(error):
+                self._ledger.close_call(self.call, outcome=Outcome.CANCELLED, error=error)
 
 
 def _is_answered(outer: OpenCall) -> bool:

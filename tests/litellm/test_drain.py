@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import inspect
 import json
 import threading
@@ -16,7 +17,7 @@ import litellm
 import pytest
 from litellm.caching.caching import Cache
 
-from loopback_server import LoopbackServer
+from loopback_server import Hold, LoopbackServer
 from token_callbacks import Run, TokenCounter
 from token_callbacks.records import Operation, Outcome, Provenance, RunOutcome, RunSummary
 from token_callbacks.sinks.memory import MemorySink
@@ -29,6 +30,7 @@ from .calls import (
     Case,
     acompletion,
     aembedding_of_text,
+    aresponses,
     completion,
     embedding_of_text,
     openai,
@@ -420,6 +422,43 @@ def test_a_cancelled_reader_who_closes_his_stream_leaves_a_cancelled_record(
     assert [(1, RunOutcome.CANCELLED)] == [
         (summary.calls.abandoned, summary.outcome) for summary in memory.summaries.values()
     ]
+
+
+@pytest.mark.parametrize(
+    ("call", "options"),
+    [
+        pytest.param(acompletion, {}, id="acompletion"),
+        pytest.param(acompletion, {"stream": True}, id="acompletion streamed"),
+        pytest.param(aresponses, {}, id="aresponses"),
+        pytest.param(aresponses, {"stream": True}, id="aresponses streamed"),
+        pytest.param(aembedding_of_text, {}, id="aembedding"),
+    ],
+)
+def test_a_request_that_is_cancelled_before_its_answer_leaves_a_cancelled_record(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, call: Any, options: dict[str, Any]
+) -> None:
+    """LiteLLM tells nobody of it: the record is there when the run ends, and not when the garbage goes."""
+    server = loopback()
+
+    async def cancel(hold: Hold) -> None:
+        async with counter.run("cancelled"):
+            task = asyncio.create_task(call(server, **options))
+            await asyncio.to_thread(hold.reached.wait, 20)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    gc.disable()
+    try:
+        with server.hold() as hold:
+            asyncio.run(cancel(hold))
+            records = list(memory.records)
+    finally:
+        gc.enable()
+
+    assert [(Outcome.CANCELLED, "CancelledError", Provenance.MISSING)] == [
+        (record.outcome, record.error, record.provenance.weakest) for record in records
+    ]
+    assert [(1, True)] == [(summary.calls.abandoned, summary.lower_bound) for summary in memory.summaries.values()]
 
 
 # --- LiteLLM's cache

@@ -27,6 +27,7 @@ class _Installed:
         self._start = starter(ledger)
         self._begin = ledger.shielded(_begun)
         self._take = ledger.shielded(Exchange.take_whole)
+        self._fail = ledger.shielded(Exchange.fail)
         self._waiting: weakref.WeakKeyDictionary[Any, Exchange] = weakref.WeakKeyDictionary()
         """The exchanges whose answers have begun and were not read yet."""
         self._patches = Patches()
@@ -42,7 +43,7 @@ class _Installed:
             try:
                 response = await original(session, method, url, **kwargs)
             except BaseException as error:
-                exchange.fail(error)
+                self._fail(exchange, error)
                 raise
             if self._begin(exchange, response):
                 self._waiting[response] = exchange

@@ -46,6 +46,7 @@ class _Installed:
     def __init__(self, ledger: Ledger) -> None:
         self._start = starter(ledger)
         self._take = ledger.shielded(_answered)
+        self._fail = ledger.shielded(Exchange.fail)
         self._patches = Patches()
         self._patches.wrap(URLLib3Session, "send", self._around_send)
 
@@ -59,7 +60,7 @@ class _Installed:
             try:
                 response = original(session, request)
             except BaseException as error:
-                exchange.fail(error)
+                self._fail(exchange, error)
                 raise
             self._take(exchange, response)
             return response

@@ -104,6 +104,7 @@ class _Installed:
         self._tap, self._async_tap = _taps(module)
         self._start: Callable[[Any], _Sending | None] = ledger.shielded(self._started)
         self._take_answer = ledger.shielded(self._answered)
+        self._fail = ledger.shielded(Exchange.fail)
         self._patches = Patches()
         self._patches.wrap(module.Client, "send", self._around_send)
         self._patches.wrap(module.AsyncClient, "send", self._around_async_send)
@@ -147,7 +148,7 @@ class _Installed:
                     response.close()
                     response = original(client, request, *args, **kwargs)
             except BaseException as error:
-                sending.exchange.fail(error)
+                self._fail(sending.exchange, error)
                 raise
             self._take_answer(sending, response, is_refused)
             return response
@@ -168,7 +169,7 @@ class _Installed:
                         await response.aclose()
                         response = await original(client, request, *args, **kwargs)
             except BaseException as error:
-                sending.exchange.fail(error)
+                self._fail(sending.exchange, error)
                 raise
             self._take_answer(sending, response, is_refused)
             return response
