@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
+from msgspec.structs import replace
 
 from token_callbacks.counting.models import CLAUDE_2, OLDER_CALLS
 from token_callbacks.counting.prompts import SYSTEM_ROLES, Days, Extras
@@ -246,65 +247,17 @@ REASONING = ("gpt-5*", "o[134]*", "azure/gpt-5*", "azure/o[134]*")
 # OpenAI counted the end of answers from 2025-01-10 to 2025-05-14, one for each choice, but of none that a stop sequence
 # might have ended; Azure has counted it since 2025-10. A tool that had to be called costs its arguments alone.
 SPRING_2025 = Days("2025-01-10", "2025-05-14")
+_PLAIN_END = AnswerRule(globs=CLASSIC, as_of="2026-07", apis=("chat",), with_tools=1, call=7, parallel=10, named=2)
+_COUNTED_END = replace(_PLAIN_END, end=1, call=8, parallel=11)
 ANSWERS = (
     AnswerRule(globs=OLDER, as_of="2024-01", apis=("chat",)),
     AnswerRule(globs=OLDER_CALLS, as_of="2026-07", apis=("chat",), with_tools=1, call=4, parallel=10, sure_of=SEEN),
-    AnswerRule(
-        globs=CLASSIC,
-        as_of="2025-05",
-        apis=("chat",),
-        with_tools=2,
-        call=8,
-        parallel=11,
-        named=2,
-        days=SPRING_2025,
-        is_settled=False,
-    ),
+    replace(_PLAIN_END, as_of="2025-05", with_tools=2, call=8, parallel=11, days=SPRING_2025, is_settled=False),
     # Six of six refusals; four of four texts in a schema where tools were offered, with those of spring and below.
-    AnswerRule(
-        globs=CLASSIC,
-        as_of="2026-07",
-        apis=("chat",),
-        with_tools=1,
-        call=7,
-        parallel=10,
-        refused=1,
-        named=2,
-        sure_of=SEEN,
-    ),
-    AnswerRule(
-        globs=AZURE_CLASSIC,
-        as_of="2026-03",
-        apis=("chat",),
-        with_tools=1,
-        call=7,
-        parallel=10,
-        named=2,
-        days=Days("2023-01-01", "2025-09-30"),
-        is_settled=False,
-    ),
-    AnswerRule(
-        globs=AZURE_CLASSIC,
-        as_of="2026-03",
-        apis=("chat",),
-        end=1,
-        with_tools=1,
-        call=8,
-        parallel=11,
-        refused=1,
-        named=2,
-        sure_of=SEEN,
-    ),
-    AnswerRule(
-        globs=(*CLASSIC, *AZURE_CLASSIC),
-        as_of="2026-07",
-        apis=("responses",),
-        end=1,
-        with_tools=1,
-        call=8,
-        parallel=11,
-        named=2,
-    ),
+    replace(_PLAIN_END, refused=1, sure_of=SEEN),
+    replace(_PLAIN_END, globs=AZURE_CLASSIC, as_of="2026-03", days=Days("2023-01-01", "2025-09-30"), is_settled=False),
+    replace(_COUNTED_END, globs=AZURE_CLASSIC, as_of="2026-03", refused=1, sure_of=SEEN),
+    replace(_COUNTED_END, globs=(*CLASSIC, *AZURE_CLASSIC), apis=("responses",)),
     AnswerRule(globs=REASONING, as_of="2026-07", apis=("chat",), end=3, call=16, parallel=19, hides_reasoning=True),
     AnswerRule(
         globs=REASONING, as_of="2026-07", apis=("responses",), end=4, call=11, parallel=14, hides_reasoning=True
