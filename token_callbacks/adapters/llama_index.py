@@ -401,10 +401,11 @@ class Tracker:
         return self._running_stream() if self._unstarted else None
 
     def _running_stream(self) -> OpenCall | None:
-        streams = {id(begun): evidence for evidence in tuple(self._unstarted.values()) if (begun := _frame(evidence))}
+        # By the frames and not their ids: another thread's stream may end meanwhile, and its frame's place be taken.
+        streams = {begun: evidence for evidence in tuple(self._unstarted.values()) if (begun := _frame(evidence))}
         frame: types.FrameType | None = sys._getframe(2)  # noqa: SLF001 - inspect.currentframe() is the same
         while frame is not None and streams:
-            evidence = streams.get(id(frame))
+            evidence = streams.get(frame)
             if evidence is not None:
                 return evidence.call
             frame = frame.f_back
