@@ -399,11 +399,12 @@ class Ledger:
                 receiver.receive(draft)
 
     def finish_counting(self, is_wanted: Callable[[OpenCall], bool]) -> None:
-        """Count, here and now, what the worker has not begun of the wanted calls."""
+        """Close what the host dropped, and count, here and now, what the worker has not begun of the wanted calls."""
+        self._close_gone()
         self._worker.finish(lambda call: isinstance(call, OpenCall) and is_wanted(call))
 
     def call_gone(self, call: OpenCall, outcome: Outcome) -> None:
-        """Note, for a finalizer, that the host dropped a call's stream: the next open or drain closes the call.
+        """Note, for a finalizer, that the host dropped a call's stream: the next open, drain or summary closes it.
 
         Takes no lock, since it may run in the middle of anything.
         """
@@ -422,7 +423,6 @@ class Ledger:
 
         On the thread of a running event loop there is no wait for end events, which the loop itself would deliver.
         """
-        self._close_gone()
         self.finish_counting(is_wanted)
         deadline = time.monotonic() + seconds
         wait_for_events = not _is_in_event_loop()

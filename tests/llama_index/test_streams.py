@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
 from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Any
@@ -15,6 +17,7 @@ from pydantic import ValidationError
 
 from loopback_server import CountedTokens, LoopbackServer
 from token_callbacks import TokenCounter, uninstall
+from token_callbacks.ledger import process_ledger
 from token_callbacks.records import CallRecord, Outcome, Provenance
 from token_callbacks.sinks.memory import MemorySink
 
@@ -233,6 +236,42 @@ def test_an_anthropic_stream_that_is_never_read_is_abandoned(
     assert 1 == len(server.ledger)
     assert (Outcome.ABANDONED, Provenance.MISSING) == (record.outcome, record.provenance.weakest)
     assert summary.lower_bound
+
+
+@pytest.mark.parametrize("integration", ["OpenAI", "LiteLLM"])
+def test_the_garbage_collector_waits_for_no_lock_to_close_a_stream(
+    server: LoopbackServer, counter: TokenCounter, memory: MemorySink, integration: str
+) -> None:
+    """It may run on a thread that holds a lock of the host's, for which whoever holds ours may be waiting."""
+
+    def leave() -> None:
+        stream = _stream(BUILDERS[integration](server), "stream_chat")
+        for _ in islice(stream, CHUNKS):
+            pass
+        cycle: list[Any] = [stream]
+        cycle.append(cycle)
+
+    def collect() -> None:
+        gc.collect()
+        is_done.set()
+
+    is_done = threading.Event()
+    gc.disable()
+    try:
+        with counter.run("left") as run:
+            leave()
+            with process_ledger().lock:
+                collector = threading.Thread(target=collect)
+                collector.start()
+                is_free = is_done.wait(20)
+            collector.join()
+    finally:
+        gc.enable()
+
+    assert is_free
+    record = _only(memory)
+    assert (Outcome.ABANDONED, run.run_id) == (record.outcome, record.run_id)
+    _check_partial(record, server)
 
 
 @INTEGRATIONS

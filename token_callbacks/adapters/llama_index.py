@@ -6,13 +6,18 @@ Facts about llama-index-core 0.14.25 that shape this file:
 - A stream's span ends before its first chunk. What its generator then calls has no parent span, so a call that opens
   while the generator of an unstarted stream is on the Python stack is taken as made by that stream.
 - The dispatcher swallows whatever a handler raises, silently.
+- A stream that is dropped half read is closed, and tells so, by whoever lets go of it: the garbage collector too, which
+  may run in the middle of anything, under any lock.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import logging
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -208,11 +213,32 @@ class _EmbeddingSpan:
         return request
 
 
+class _Garbage:
+    """Knows whether it is the garbage collector that runs this code: then nothing may wait for a lock."""
+
+    __slots__ = ("_thread",)
+
+    def __init__(self) -> None:
+        self._thread: int | None = None
+        gc.callbacks.append(self._note)
+
+    def _note(self, phase: str, _info: object) -> None:
+        self._thread = threading.get_ident() if phase == "start" else None
+
+    def is_being_collected_here(self) -> bool:
+        return self._thread == threading.get_ident()
+
+    def forget(self) -> None:
+        with contextlib.suppress(ValueError):  # somebody has emptied the list
+            gc.callbacks.remove(self._note)
+
+
 class Tracker:
     """Follows LlamaIndex's spans and events and tells the ledger. Used by whatever thread or task runs the call."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self.garbage = _Garbage()
         self._spans: dict[str, tuple[str | None, Any]] = {}
         """The open spans: the span around each, and the object whose method it is."""
         self._agents: dict[str, str] = {}
@@ -313,8 +339,13 @@ class Tracker:
     def break_llm(self, event: Any) -> None:
         """Close an LLM call whose stream was left or broke."""
         error = event.exception
-        if event.span_id in self.calls:
-            self._close(event.span_id, _outcome_of_broken_stream(error), error)
+        outcome = _outcome_of_broken_stream(error)
+        if self.garbage.is_being_collected_here():
+            evidence = self.calls.pop(event.span_id, None)
+            if evidence is not None:
+                self._ledger.call_gone(evidence.call, outcome)
+        elif event.span_id in self.calls:
+            self._close(event.span_id, outcome, error)
 
     def start_embedding(self, event: Any) -> None:
         """Open an embedding request."""
@@ -520,6 +551,7 @@ class _Installed:
         root.event_handlers = [handler for handler in root.event_handlers if handler is not self.event_handler]
         root.span_handlers = [handler for handler in root.span_handlers if handler is not self.span_handler]
         self._ledger.remove_locator(self.tracker.enclosing)
+        self.tracker.garbage.forget()
 
 
 _once: hooks.Once[_Installed] = globals().get("_once") or hooks.Once(_Installed)
