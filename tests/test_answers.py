@@ -335,6 +335,11 @@ def test_nonsense_in_an_event_is_passed_over(event: Json) -> None:
         ({"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": "MAX_TOKENS"}]}, True),
         ({"messageStop": {"stopReason": "max_tokens"}}, True),
         ({"messageStop": {"stopReason": "end_turn"}}, False),
+        ({"type": "response.incomplete", "response": {"incomplete_details": {"reason": "max_output_tokens"}}}, True),
+        ({"type": "response.incomplete", "response": {"incomplete_details": {"reason": "content_filter"}}}, False),
+        ({"message": {"content": "Hi"}, "done": True, "done_reason": "length"}, True),
+        ({"response": "Hi", "done": True, "done_reason": "length"}, True),
+        ({"response": "Hi", "done": True, "done_reason": "stop"}, False),
     ],
 )
 def test_answer_at_its_limit_has_no_end(event: Json, is_at_limit: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from token_callbacks.evidence import Completion, is_limit
+from token_callbacks.evidence import Completion, is_at_limit, is_limit
 from token_callbacks.usage import part
 
 
@@ -329,6 +329,11 @@ def _take_arguments_delta(answer: Answer, event: Any) -> None:
         answer.call(_place(event)).arguments.append(delta)
 
 
+def _take_incomplete_response(answer: Answer, event: Any) -> None:
+    answer.is_at_limit = is_at_limit(event)
+    _end(answer, event)
+
+
 def _take_failed_response(answer: Answer, event: Any) -> None:
     answer.has_failed = True
     _end(answer, event)
@@ -362,7 +367,7 @@ _BY_TYPE: dict[str, Callable[[Answer, Any], None]] = {
     "response.custom_tool_call_input.delta": _take_arguments_delta,
     "response.mcp_call_arguments.delta": _take_arguments_delta,
     "response.completed": _end,
-    "response.incomplete": _end,
+    "response.incomplete": _take_incomplete_response,
     "response.failed": _take_failed_response,
     "content-delta": _take_cohere_delta,
     "message-end": _end,
@@ -416,6 +421,7 @@ def _take_message(answer: Answer, event: Any, message: Any) -> bool:
     for told in calls if isinstance(calls, list | tuple) else ():
         _take_function(answer.new_call(), part(told, "function"), _append)
     answer.is_over = part(event, "done") is True
+    answer.is_at_limit = is_at_limit(event)
     return True
 
 
@@ -424,6 +430,7 @@ def _take_response(answer: Answer, event: Any, response: Any) -> bool:
     answer.add("thinking", part(event, "thinking"))
     answer.add("content", response)
     answer.is_over = part(event, "done") is True
+    answer.is_at_limit = is_at_limit(event)
     return isinstance(response, str)
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from token_callbacks.records import Operation, Outcome, Provenance, Sources, Usage
 from token_callbacks.servers import server_for
-from token_callbacks.usage import Reading
+from token_callbacks.usage import Reading, part
 
 if TYPE_CHECKING:
     from token_callbacks.counting import Count
@@ -58,6 +58,16 @@ _LIMITS = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"
 def is_limit(reason: object) -> bool:
     """Tell whether a finish reason says that the answer came to its limit, and not to its end."""
     return isinstance(reason, str) and reason.lower() in _LIMITS
+
+
+def is_at_limit(answer: object) -> bool:
+    """Tell whether a whole answer came to its limit, by whatever its provider calls the reason why it stopped."""
+    choices = part(answer, "choices")
+    reasons = [part(choice, "finish_reason") for choice in choices] if isinstance(choices, list | tuple) else []
+    reasons += [part(answer, name) for name in ("stop_reason", "stopReason", "done_reason")]
+    for response in (answer, part(answer, "response")):  # the Responses API, and its last event
+        reasons.append(part(part(response, "incomplete_details"), "reason"))
+    return any(map(is_limit, reasons))
 
 
 Names = tuple[str | None, str | None]

@@ -84,6 +84,22 @@ def test_choices_are_counted_one_by_one() -> None:
     assert [(3, True), (2, True)] == [(count.tokens, count.exact) for count in counts]
 
 
+@pytest.mark.parametrize(
+    ("model", "told", "tokens"),
+    [
+        ("azure/gpt-4o", {}, 6),
+        ("azure/gpt-4o", {"is_at_limit": True}, 5),
+        ("gpt-4o", {"tools": [TOOL]}, 6),
+        ("gpt-4o", {"is_refused": True}, 6),
+    ],
+)
+def test_choices_end_one_by_one(model: str, told: dict[str, Any], tokens: int) -> None:
+    """Each choice that was written has an end, but the one that was stopped; no recording says that it is exact."""
+    count = count_completion(model=model, text=["hello world", "", "hello world"], **told)
+
+    assert (tokens, False) == (count.tokens, count.exact)
+
+
 def test_answer_beside_a_tool_of_the_servers_is_not_exact() -> None:
     """What the model writes to a tool that the server runs is counted, and does not come back."""
     counts = [count_completion(model="gpt-4o", text="hello", tools=[tool]) for tool in (TOOL, {"type": "web_search"})]

@@ -26,6 +26,17 @@ def test_stop_reason_of_a_message(reason: str, is_at_limit: bool) -> None:
     assert is_at_limit is _at_limit({"content": [{"type": "text", "text": "Hi"}], "stop_reason": reason})
 
 
+@pytest.mark.parametrize(
+    ("details", "is_at_limit"),
+    [({"reason": "max_output_tokens"}, True), ({"reason": "content_filter"}, False), (None, False)],
+)
+def test_details_of_a_response(details: dict[str, str] | None, is_at_limit: bool) -> None:
+    """The Responses API tells why an answer is incomplete."""
+    output = [{"type": "message", "content": [{"type": "output_text", "text": "Hi"}]}]
+
+    assert is_at_limit is _at_limit({"output": output, "incomplete_details": details})
+
+
 def test_choices_have_texts_of_their_own() -> None:
     """Several choices are counted one by one, one choice as it is."""
     choices = [litellm.Choices(index=index, message=litellm.Message(content=text)) for index, text in enumerate("ab")]

@@ -408,6 +408,9 @@ def _ask(counter: TokenCounter, memory: MemorySink, ask: Callable[[Any], str], s
         ({"choices": [{"finish_reason": "stop"}]}, False),
         ({"stop_reason": "max_tokens"}, True),
         ({"stopReason": "end_turn"}, False),
+        ({"incomplete_details": {"reason": "max_output_tokens"}}, True),
+        ({"response": {"incomplete_details": {"reason": "max_output_tokens"}}}, True),
+        ({"response": "Hi", "done_reason": "length"}, True),
         (None, False),
     ],
 )

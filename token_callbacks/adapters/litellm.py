@@ -33,7 +33,7 @@ from litellm.integrations.custom_logger import CustomLogger
 
 from token_callbacks.counter import TokenCounter, shared_counter
 from token_callbacks.errors import InvalidArgument
-from token_callbacks.evidence import Completion, Names, Prompt, is_limit
+from token_callbacks.evidence import Completion, Names, Prompt, is_at_limit
 from token_callbacks.hooks import Once, Patches
 from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger
 from token_callbacks.records import Operation, Outcome
@@ -167,7 +167,7 @@ class LiteLLMEvidence:
         return Completion(
             text="".join(texts),
             tool_calls=[_tool_call(call) for call in tool_calls],
-            is_at_limit=any(is_limit(part(choice, "finish_reason")) for choice in choices),
+            is_at_limit=is_at_limit(response),
             texts=texts if len(texts) > 1 else (),
         )
 
@@ -628,6 +628,7 @@ def _responses_completion(response: Any) -> Completion | None:
     return Completion(
         text="".join(filter(_is_text, texts)),
         tool_calls=[_shaped_call(part(call, "name"), part(call, "arguments")) for call in calls],
+        is_at_limit=is_at_limit(response),
     )
 
 
@@ -640,7 +641,7 @@ def _messages_completion(response: Any) -> Completion | None:
     return Completion(
         text="".join(filter(_is_text, texts)),
         tool_calls=[_shaped_call(part(call, "name"), part(call, "input")) for call in calls],
-        is_at_limit=is_limit(part(response, "stop_reason")),
+        is_at_limit=is_at_limit(response),
     )
 
 

@@ -44,7 +44,7 @@ from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 
 from token_callbacks import hooks
 from token_callbacks.errors import BudgetExceeded, InvalidArgument
-from token_callbacks.evidence import NO_NAMES, Completion, Names, Prompt, is_limit
+from token_callbacks.evidence import NO_NAMES, Completion, Names, Prompt, is_at_limit
 from token_callbacks.ledger import Draft, Ledger, OpenCall, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
@@ -134,14 +134,14 @@ class LlmEvidence:
         """Join the deltas of a stream, or take the text of the response, with its tool calls."""
         if self.last is None:
             return None
-        message = part(self.last, "message")
+        raw, message = part(self.last, "raw"), part(self.last, "message")
         text = (
             "".join(filter(None, self.deltas))
             or (part(self.last, "text") if message is None else message.content)
             or ""
         )
         calls = () if message is None else _tool_calls(message)
-        return Completion(text=text, tool_calls=calls, is_at_limit=_is_at_limit(part(self.last, "raw")))
+        return Completion(text=text, tool_calls=calls, is_at_limit=is_at_limit(raw))
 
     def inputs(self) -> None:
         """Tell nothing: nothing was embedded."""
@@ -770,13 +770,6 @@ def _content(message: Any) -> str | list[dict[str, Any]]:
     if not others:
         return text
     return [{"type": "text", "text": text}, *({"type": str(block.block_type)} for block in others)]
-
-
-def _is_at_limit(raw: object) -> bool:
-    """Read the finish reason of a raw response of OpenAI's shape, or of Anthropic's or Bedrock's."""
-    choices = part(raw, "choices")
-    reasons = [part(choice, "finish_reason") for choice in choices] if isinstance(choices, list) else []
-    return any(map(is_limit, (*reasons, part(raw, "stop_reason"), part(raw, "stopReason"))))
 
 
 def _tool_calls(message: Any) -> list[dict[str, Any]]:

@@ -117,12 +117,16 @@ def count_completion(
     calls, rule = items_of(tool_calls), answer_rule_of(_answering(model), api, _iso(at))
     kinds = frozenset({name for name, told in (("tools", is_told(tools)), ("calls", calls)) if told})
     tokens = round(sum(map(vocabulary.count, texts_of(text))) * rule.factor)
+    texts = [text] if isinstance(text, str) else items_of(text) or [None]
+    written = sum(1 for each in texts if each)
+    is_plain = all(map(_is_whole_text, texts))
     if calls:
         tokens += _calls_tokens(calls, rule, vocabulary, tool_choice)
-    elif tokens > 0 and not is_at_limit:
-        tokens += rule.end + (rule.with_tools if "tools" in kinds else 0) + (rule.refused if is_refused else 0)
-        tokens += _named_tokens(response_format, rule, vocabulary) if "tools" in kinds else 0
-    is_plain = all(map(_is_whole_text, [text] if isinstance(text, str) else items_of(text) or [None]))
+    else:
+        end = rule.end + (rule.with_tools if "tools" in kinds else 0) + (rule.refused if is_refused else 0)
+        end += _named_tokens(response_format, rule, vocabulary) if "tools" in kinds else 0
+        tokens += end * max(0, written - is_at_limit)
+        is_plain = is_plain and (written <= 1 or not end)  # nothing like it is among the recordings
     is_plain = is_plain and kinds <= rule.sure_of and not (calls and text) and not rule.hides_reasoning
     is_plain = is_plain and rule.is_settled and not any(map(_is_run_elsewhere, items_of(tools)))
     counted = _counted(tokens, Figure.COMPLETION, family, vocabulary, is_plain=is_plain, kinds=kinds)
