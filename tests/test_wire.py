@@ -132,6 +132,17 @@ def test_a_whole_answer_had_its_encoding_taken_off() -> None:
     assert TOLD == _usage(evidence)
 
 
+def test_an_encoding_that_the_host_takes_out_of_the_headers_is_known_still() -> None:
+    """A proxy passes a decoded answer on with the headers of the encoded one, less those that lie."""
+    evidence, headers = WireEvidence(Operation.CHAT), {"content-type": "application/json", "content-encoding": "gzip"}
+    evidence.begin(headers)
+    headers.clear()
+    evidence.take(gzip.compress(json.dumps(ANSWER).encode()))
+    evidence.end()
+
+    assert TOLD == _usage(evidence)
+
+
 def test_an_answer_without_usage_rules_it_out() -> None:
     """Where the body was read and told nothing, figures that others have are their own."""
     evidence = _whole(b'{"id": "a-3", "choices": []}')

@@ -32,9 +32,10 @@ class WireEvidence:
     """What the wire carried of one request. Fed by the thread that reads the answer, read when the call ends."""
 
     __slots__ = (
+        "_encoding",
+        "_figures",
         "_has_all",
         "_has_ended",
-        "_headers",
         "_held",
         "_is_read",
         "_is_whole",
@@ -51,7 +52,10 @@ class WireEvidence:
         """The media type of the answer."""
         self.is_unreadable = False
         self._operation = operation
-        self._headers: Mapping[str, str] = {}
+        self._encoding = ""
+        """The encoding that has yet to be taken off."""
+        self._figures: Mapping[str, int] = {}
+        """What the headers told."""
         self._pieces: list[bytes] = []
         self._held = 0
         self._has_all = True
@@ -64,7 +68,9 @@ class WireEvidence:
 
     def begin(self, headers: Mapping[str, str]) -> None:
         """Take the head of an answer; a mapping that minds the case of names has them in lower case."""
-        self._headers = headers
+        self._encoding = headers.get("content-encoding", "")
+        if any(map(headers.__contains__, _TELLING)):
+            self._figures = {name.lower(): int(value) for name, value in headers.items() if _is_count(name, value)}
         self.kind = headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def take(self, piece: bytes) -> None:
@@ -82,12 +88,13 @@ class WireEvidence:
         """Put aside the body of an answer that was not streamed, as its encoding was taken off already."""
         self._pieces = [body]
         self._is_whole = True
+        self._encoding = ""
 
     def _read_on_the_way(self) -> None:
         self._held = 0
         body = b"".join(self._pieces)
         end = max(body.rfind(b"\n\n"), body.rfind(b"\r\n\r\n"), body.rfind(b"\n") if self.kind in _BY_LINE else -1)
-        if end < 0 or self.kind not in (*_BY_LINE, "text/event-stream") or self._encoding():
+        if end < 0 or self.kind not in (*_BY_LINE, "text/event-stream") or self._encoding:
             self._pieces = [body]
             return
         self._pieces = [body[: end + 1]]
@@ -101,10 +108,6 @@ class WireEvidence:
             reader.take(event)
         return reader
 
-    def _encoding(self) -> str:
-        """Name the encoding that has yet to be taken off."""
-        return "" if self._is_whole else self._headers.get("content-encoding", "")
-
     # --- Evidence
 
     def reading(self, operation: Operation) -> Reading | None:  # noqa: ARG002 - told at the start
@@ -116,7 +119,7 @@ class WireEvidence:
 
     def _plain_reading(self) -> Reading | None:
         """Read what nearly every whole answer is: one object of JSON, without headers that have a word in it."""
-        if not self._is_whole or self._reader_of_kind() is not _json or any(map(self._headers.__contains__, _TELLING)):
+        if not self._is_whole or self._reader_of_kind() is not _json or self._figures:
             return None
         try:
             return read_answer(_loads(self._pieces[0]), self._operation)
@@ -125,9 +128,8 @@ class WireEvidence:
 
     def _full_reading(self) -> Reading | None:
         reader = self._read_usage()
-        figures = {name.lower(): int(value) for name, value in self._headers.items() if _is_count(name, value)}
-        if figures:
-            reader.take(figures)
+        if self._figures:
+            reader.take(self._figures)
         reading = reader.reading()
         if reading is not None and self.is_unreadable:
             return msgspec.structs.replace(reading, unreadable=True)
@@ -180,7 +182,7 @@ class WireEvidence:
         body = b"".join(self._pieces)
         self._pieces = [body]
         try:
-            for event in read(_decoded(body, self._encoding()), is_wanted):
+            for event in read(_decoded(body, self._encoding), is_wanted):
                 if event is _UNREADABLE:
                     self.is_unreadable = True
                 else:
