@@ -55,6 +55,9 @@ OLDER_CALLS = (
 CLAUDE_2 = ("*claude-2*", "*claude-v2*", "*claude-instant*")
 """The last models of Anthropic whose tokenizer was published."""
 
+NEWER_CLAUDE = ("*claude-opus-4[-.][789]*", "*claude-opus-[5-9]*", "*claude-sonnet-[5-9]*", "*claude-haiku-[5-9]*")
+"""Those whose tokenizer came with Opus 4.7."""
+
 REASONING_CHAT = ChatRule(message_tokens=3, priming_tokens=2)
 
 FAMILIES = (
@@ -155,11 +158,7 @@ FAMILIES = (
     Family(globs=("phi-4*", "phi4*", "*[-/._]phi-4*", "*[-/._]phi4*"), vocabulary="phi4"),
     Family(globs=CLAUDE_2, vocabulary="claude_2"),
     # Nobody but Anthropic has what followed: a fit over another one, see vocabularies.FITS.
-    Family(
-        globs=("*claude-opus-4[-.][789]*", "*claude-opus-[5-9]*", "*claude-sonnet-[5-9]*", "*claude-haiku-[5-9]*"),
-        vocabulary="claude_opus_4_7",
-        is_vocabulary_known=False,
-    ),
+    Family(globs=NEWER_CLAUDE, vocabulary="claude_opus_4_7", is_vocabulary_known=False),
     Family(globs=("*claude*", "*anthropic*"), vocabulary="claude", is_vocabulary_known=False),
     # Nearer than o200k_base, by recorded completions.
     Family(globs=("*command-[ra]*", "*cohere*"), vocabulary="cl100k_base", is_vocabulary_known=False),

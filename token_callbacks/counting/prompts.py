@@ -51,6 +51,11 @@ class Days(NamedTuple):
     last: str
 
 
+def is_in_force(days: Days | None, day: str | None) -> bool:
+    """Tell whether a rule is that of a day; ``None`` are the days of one that still holds, and is now."""
+    return days is None or (day is not None and days.first <= day <= days.last)
+
+
 class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     """What is added to a chat of the models whose name matches one of the globs, in tokens.
 
@@ -61,8 +66,8 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     either. ``escapes``: what is not ASCII is escaped in JSON that the server writes. ``is_older``: tools are rendered
     without titles. ``author`` stands before the tool that a result is of, ``results_gap`` behind the commas in a list
     of results. ``answer`` is added to an answer that is sent back, ``stored_call`` to a call with the server's id of
-    it, ``added`` to every chat. ``is_settled``: the server has counted plain chats so in all recordings; ``sure_of``
-    names what else they bear out. ``days``: when it counted so, if it no longer does.
+    it, ``added`` to every chat. ``sure_of`` names what recordings bear out beside plain chats. ``days``: when the
+    server counted so, if it no longer does: then nothing is sure, since the days are known from few recordings.
     """
 
     name: str
@@ -90,7 +95,6 @@ class PromptRule(msgspec.Struct, frozen=True, kw_only=True):
     parallel_results: int = 11
     results_gap: str = " "
     added: int = 0
-    is_settled: bool = True
     sure_of: tuple[str, ...] = ()
     days: Days | None = None
 
@@ -138,7 +142,6 @@ RESPONSES_2025_03 = msgspec.structs.replace(
     added=18,
     tools=201,
     calls_one=-195,
-    is_settled=False,
     days=Days("2025-03-01", "2025-03-31"),
 )
 RESPONSES_GPT_5 = PromptRule(
@@ -242,8 +245,7 @@ class ChatTokens(msgspec.Struct, frozen=True, kw_only=True):
 def prompt_rule_of(name: str, api: str, day: str | None = None) -> PromptRule | None:
     """Return the rule of the model with that (bare) name behind an API on a day, by default the newest, if one is."""
     for rule in RULES:
-        is_of_day = rule.days is None or (day is not None and rule.days.first <= day <= rule.days.last)
-        if is_of_day and api in rule.apis and any(fnmatchcase(name, glob) for glob in rule.globs):
+        if is_in_force(rule.days, day) and api in rule.apis and any(fnmatchcase(name, glob) for glob in rule.globs):
             return rule
     return None
 
@@ -275,7 +277,7 @@ class _Chat:
 
     def __init__(self, rule: PromptRule, chat_rule: ChatRule, count: CountText, *, name: str) -> None:
         self.tokens = 0
-        self.is_sure = rule.is_settled
+        self.is_sure = rule.days is None
         self.is_lower_bound = False
         self.kinds: set[str] = set()
         self._rule = rule

@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 import msgspec
 from msgspec.structs import replace
 
-from token_callbacks.counting.models import CLAUDE_2, OLDER_CALLS
-from token_callbacks.counting.prompts import SYSTEM_ROLES, Days, Extras
+from token_callbacks.counting.models import CLAUDE_2, NEWER_CLAUDE, OLDER_CALLS
+from token_callbacks.counting.prompts import CLASSIC, SYSTEM_ROLES, Days, Extras, is_in_force
 from token_callbacks.counting.templates_claude import ClaudeCalls, ClaudeTools, choice_of, is_hosted
 from token_callbacks.counting.texts import field, is_told, items_of, part_text, text_of, texts_of, tool_call_texts
 
@@ -98,7 +98,6 @@ def _kinds_of(message: object, role: str) -> set[str]:
 
 RECORDED = "recorded chats, see docs/counting.md"
 META = "https://www.llama.com/docs/model-cards-and-prompt-formats/"
-NEWER_CLAUDE = ("*claude-opus-4[-.][789]*", "*claude-opus-[5-9]*", "*claude-sonnet-[5-9]*", "*claude-haiku-[5-9]*")
 # Before 4.5.
 OLDER_4 = ("*claude*sonnet-4", "*claude*opus-4", "*claude*-4-20*", "*claude*-4@*", "*claude*-4-0", "*claude-opus-4-1*")
 
@@ -213,9 +212,9 @@ class AnswerRule(msgspec.Struct, frozen=True, kw_only=True):
 
     ``factor`` is of the text's tokens. ``parallel`` is what the list of several calls adds to its JSON; ``claude``
     takes the place of these where calls are XML. ``hides_reasoning``: the model reasons out of sight. ``sure_of``:
-    what recordings bear out, beside plain text; nothing where it is not ``is_settled``. ``refused`` is for a
-    refusal of an output schema; ``named`` comes with its name, which a model writes where it could have called a
-    tool. ``days``: when the server counted so, if it no longer does.
+    what recordings bear out, beside plain text. ``refused`` is for a refusal of an output schema; ``named`` comes with
+    its name, which a model writes where it could have called a tool. ``days``: when the server counted so, if it no
+    longer does: then nothing is sure.
     """
 
     globs: tuple[str, ...]
@@ -232,14 +231,12 @@ class AnswerRule(msgspec.Struct, frozen=True, kw_only=True):
     sure_of: frozenset[str] = frozenset()
     claude: ClaudeCalls | None = None
     days: Days | None = None
-    is_settled: bool = True
 
 
 SEEN = frozenset({"tools"})
 """Of calls, 139 of 153 recorded answers are counted to the token, which is not sure."""
 
 
-CLASSIC = ("gpt-4*", "gpt-3.5*", "gpt-35*", "chatgpt-4o*")
 AZURE_CLASSIC = tuple(f"azure/{glob}" for glob in CLASSIC)
 OLDER = ("gpt-3.5-turbo-instruct*", "gpt-35-turbo-instruct*", "gpt-3.5-turbo-0301", "gpt-35-turbo-0301")
 REASONING = ("gpt-5*", "o[134]*", "azure/gpt-5*", "azure/o[134]*")
@@ -252,10 +249,10 @@ _COUNTED_END = replace(_PLAIN_END, end=1, call=8, parallel=11)
 ANSWERS = (
     AnswerRule(globs=OLDER, as_of="2024-01", apis=("chat",)),
     AnswerRule(globs=OLDER_CALLS, as_of="2026-07", apis=("chat",), with_tools=1, call=4, parallel=10, sure_of=SEEN),
-    replace(_PLAIN_END, as_of="2025-05", with_tools=2, call=8, parallel=11, days=SPRING_2025, is_settled=False),
+    replace(_PLAIN_END, as_of="2025-05", with_tools=2, call=8, parallel=11, days=SPRING_2025),
     # Six of six refusals; four of four texts in a schema where tools were offered, with those of spring and below.
     replace(_PLAIN_END, refused=1, sure_of=SEEN),
-    replace(_PLAIN_END, globs=AZURE_CLASSIC, as_of="2026-03", days=Days("2023-01-01", "2025-09-30"), is_settled=False),
+    replace(_PLAIN_END, globs=AZURE_CLASSIC, as_of="2026-03", days=Days("2023-01-01", "2025-09-30")),
     replace(_COUNTED_END, globs=AZURE_CLASSIC, as_of="2026-03", refused=1, sure_of=SEEN),
     replace(_COUNTED_END, globs=(*CLASSIC, *AZURE_CLASSIC), apis=("responses",)),
     AnswerRule(globs=REASONING, as_of="2026-07", apis=("chat",), end=3, call=16, parallel=19, hides_reasoning=True),
@@ -291,8 +288,7 @@ ANSWERS = (
 def answer_rule_of(name: str, api: str, day: str | None = None) -> AnswerRule:
     """Return the rule for answers of the model with that (bare) name over an API, of a day; ``None``: the newest."""
     for rule in ANSWERS:
-        is_of_day = rule.days is None or (day is not None and rule.days.first <= day <= rule.days.last)
-        if is_of_day and api in rule.apis and any(fnmatchcase(name, glob) for glob in rule.globs):
+        if is_in_force(rule.days, day) and api in rule.apis and any(fnmatchcase(name, glob) for glob in rule.globs):
             return rule
     return ANSWERS[-1]
 

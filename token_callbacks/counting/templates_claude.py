@@ -110,7 +110,10 @@ def rendered_tool(tool: object) -> str:
 
 
 def is_hosted(tool: object) -> bool:
-    """Tell whether a tool is one that Anthropic runs: what it finds is billed in the same request, and not seen."""
+    """Tell whether a tool is one of Anthropic's own, by the day its type ends in.
+
+    What it reads before it is used is not sent; and what one that Anthropic runs finds is billed and not seen.
+    """
     kind = field(tool, "type")
     return isinstance(kind, str) and kind[-8:].isdigit()
 
