@@ -232,7 +232,7 @@ async def _aclosed(scene: Scene, coming: Any) -> None:
 async def _cancelled(scene: Scene, read: Any) -> None:
     with scene.server.hold(after_chunks=2) as hold:
         task = asyncio.ensure_future(_aread(scene, read))
-        await asyncio.to_thread(hold.reached.wait, 10)
+        await asyncio.to_thread(hold.reached.wait, 120)
         await asyncio.sleep(0.05)  # till what was sent has been read
         task.cancel("no longer wanted")
         await _atried(scene, task)

@@ -581,11 +581,11 @@ class TestHold:
         with ThreadPoolExecutor() as pool:
             with server.hold() as hold:
                 answer = pool.submit(openai_of(server).chat.completions.create, model="gpt-4o", messages=HELLO)
-                assert hold.reached.wait(timeout=30)
+                assert hold.reached.wait(timeout=120)
                 assert not answer.done()
                 assert not only_entry(server).completed
 
-            answer.result(timeout=30)
+            answer.result(timeout=120)
         assert only_entry(server).completed
 
     def test_client_that_gives_up(self, server: LoopbackServer) -> None:
@@ -593,7 +593,7 @@ class TestHold:
         with server.hold() as hold:
             with pytest.raises(httpx.ReadTimeout):
                 httpx.post(f"{server.base_url}/chat/completions", json={"messages": HELLO}, timeout=0.1)
-            assert hold.abandoned.wait(timeout=30)
+            assert hold.abandoned.wait(timeout=120)
 
         assert not only_entry(server).completed
 
@@ -604,7 +604,7 @@ class TestHold:
             with client.chat.completions.create(model="gpt-4o", messages=HELLO, stream=True) as stream:
                 next(stream)
                 next(stream)
-            assert hold.abandoned.wait(timeout=30)
+            assert hold.abandoned.wait(timeout=120)
 
         assert (2, False) == (only_entry(server).chunks_sent, only_entry(server).completed)
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -174,6 +175,74 @@ print(len(memory.records))
     assert ["True", "1"] == done.stdout.split()
 
 
+class _Held:
+    """Counting that takes as long as the test wants it to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+        self._original = counting.count_completion
+        monkeypatch.setattr(counting, "count_completion", self._count)
+
+    def _count(self, **arguments: Any) -> Any:
+        self.has_begun.set()
+        self.may_end.wait(60)
+        return self._original(**arguments)
+
+
+@pytest.fixture
+def hasty(memory: MemorySink) -> Iterator[TokenCounter]:
+    """Give a counter that waits for no event of a framework when a run ends."""
+    counter = TokenCounter(log_dir=None, sinks=[memory], drain_seconds=0)
+    yield counter
+    counter.close()
+
+
+def test_a_run_waits_for_what_is_being_counted(
+    hasty: TokenCounter, memory: MemorySink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow machine the first count may take longer than the wait for a framework's events."""
+    held = _Held(monkeypatch)
+
+    def end_when_waited_for() -> None:
+        while not held.may_end.is_set():
+            if vars(process_ledger())["_waiting"]:
+                held.may_end.set()
+
+    helper = threading.Thread(target=end_when_waited_for)
+    with hasty.run("slow"):
+        _end(LONG)
+        assert held.has_begun.wait(60)
+        helper.start()
+    seen = len(memory.records)
+    held.may_end.set()
+
+    assert 1 == seen
+
+
+def test_a_run_in_an_event_loop_waits_for_what_is_being_counted(
+    hasty: TokenCounter, memory: MemorySink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the loop goes on meanwhile."""
+    held = _Held(monkeypatch)
+
+    async def end_later() -> None:
+        await asyncio.sleep(0)
+        held.may_end.set()
+
+    async def main() -> None:
+        async with hasty.run("slow"):
+            _end(LONG)
+            assert held.has_begun.wait(60)
+            later = asyncio.create_task(end_later())
+        seen.append(len(memory.records))
+        await later
+
+    seen: list[int] = []
+    asyncio.run(main())
+
+    assert [1] == seen
+
+
 def test_the_worker_does_jobs_in_their_order() -> None:
     """First come, first served."""
     worker, seen, done = Worker(), [], threading.Event()
@@ -181,5 +250,5 @@ def test_the_worker_does_jobs_in_their_order() -> None:
         worker.submit(number, lambda number=number: seen.append(number))
     worker.submit("last", done.set)
 
-    assert done.wait(10)
+    assert done.wait(120)
     assert [0, 1, 2, 3, 4] == seen

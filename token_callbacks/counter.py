@@ -59,7 +59,8 @@ class TokenCounter:
     host that refuses is named in one warning and not asked again. ``False`` asks nobody; what is not told is counted.
     ``prices``: your own table of prices, a file (TOML, JSON) or a mapping, which goes before those of ``genai-prices``
     and LiteLLM; ``None``: the one that ``TOKEN_CALLBACKS_PRICES`` names, if it does. ``False`` prices nothing.
-    ``drain_seconds``: how long the end of a run may wait for calls that were answered but not yet reported.
+    ``drain_seconds``: how long the end of a run may wait for calls that were answered but not yet reported by their
+    framework. What is being counted here at that moment is waited for besides, up to 15 s.
 
     Raises ``UnknownOption`` and ``InvalidArgument`` for what it cannot use.
     """

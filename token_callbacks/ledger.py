@@ -421,14 +421,14 @@ class Ledger:
     def drain(self, is_wanted: Callable[[OpenCall], bool], seconds: float) -> None:
         """Wait until the wanted calls that were answered are closed; past the time, close them from what is known.
 
-        On the thread of a running event loop there is no wait for end events, which the loop itself would deliver.
+        On the thread of a running event loop there is no wait for end events, which the loop itself would deliver. What
+        is being closed, or counted by the worker, right now is waited for however short the time is: it is our own.
         """
         self.finish_counting(is_wanted)
-        deadline = time.monotonic() + seconds
-        wait_for_events = not _is_in_event_loop()
+        awaited = self._awaited(is_wanted, 0 if _is_in_event_loop() else seconds)
         with self._call_closed:
             self._waiting += 1
-            while self._awaited(is_wanted, wait_for_events) and (left := deadline - time.monotonic()) > 0:
+            while (left := awaited()) > 0:
                 self._call_closed.wait(left)
             self._waiting -= 1
         self._close_answered(is_wanted)
@@ -438,9 +438,9 @@ class Ledger:
         import asyncio  # already imported where somebody awaits this
 
         self._close_gone()
-        deadline = time.monotonic() + seconds
+        awaited = self._awaited(is_wanted, seconds)
         try:
-            while self._awaited(is_wanted, True) and time.monotonic() < deadline:
+            while awaited() > 0:
                 await asyncio.sleep(_POLL_SECONDS)
         finally:  # also where the waiting task is cancelled
             self._close_answered(is_wanted)
@@ -460,12 +460,21 @@ class Ledger:
                     evidence = () if call.evidence is None else (call.evidence,)
                     self._deliver(call, [seat], Ending(Outcome.ABANDONED), evidence, counts_here=True)
 
-    def _awaited(self, is_wanted: Callable[[OpenCall], bool], wait_for_events: bool) -> bool:
-        return any(
-            not call.is_open or (wait_for_events and call.is_answered)
-            for call in tuple(self._under_way)
-            if is_wanted(call)
-        )
+    def _awaited(self, is_wanted: Callable[[OpenCall], bool], for_events: float) -> Callable[[], float]:
+        """Return what tells how many seconds are left to wait, 0 or less for none."""
+        start = time.monotonic()
+
+        def left() -> float:
+            longest = 0.0
+            for call in tuple(self._under_way):
+                if is_wanted(call):
+                    if not call.is_open:
+                        longest = max(longest, for_events, _CLOSING_SECONDS)
+                    elif call.is_answered:
+                        longest = max(longest, for_events)
+            return start + longest - time.monotonic()
+
+        return left
 
     def _close_answered(self, is_wanted: Callable[[OpenCall], bool]) -> None:
         for call in tuple(self._under_way):
@@ -574,6 +583,9 @@ def _is_in_event_loop() -> bool:
 
 
 _POLL_SECONDS = 0.002
+
+_CLOSING_SECONDS = 15.0
+"""Longer than it takes on a busy machine to read a vocabulary and count, or to ask a server that counts."""
 
 INLINE_CHARACTERS = 8192
 """So much is counted where a call ends; more, by the worker."""

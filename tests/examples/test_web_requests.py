@@ -207,7 +207,7 @@ def test_a_browser_that_leaves_ends_its_call(
             client.stream("GET", url, params={"question": "9"}) as answer,
         ):
             await anext(answer.aiter_lines())
-            await asyncio.to_thread(hold.reached.wait, 10)
+            await asyncio.to_thread(hold.reached.wait, 120)
 
     with server.hold(after_chunks=5) as hold:
         asyncio.run(leave())  # which ends once the server has ended every request

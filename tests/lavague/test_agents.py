@@ -321,9 +321,9 @@ def _two_agents(server: Any, counter: TokenCounter, folder: Path) -> dict[str, A
 
     def meet(llm: Any, instruction: str) -> None:
         ask_once(llm, instruction)
-        meeting.wait(30)  # both have asked, and neither has read its step out
+        meeting.wait(120)  # both have asked, and neither has read its step out
         ask_once(llm, instruction)
-        meeting.wait(30)
+        meeting.wait(120)
 
     agents = {}
     for model in ("gpt-4o", "gpt-4o-mini"):

@@ -299,7 +299,7 @@ def test_each_of_two_runs_at_once_reads_its_own(taking: TokenCounter, loopback: 
         with taking.run("agent") as run:
             for _ in range(calls):
                 llm(server).complete("Click.")
-            meeting.wait(30)
+            meeting.wait(120)
             read[calls] = taking.process_token_usage()[0]["total_llm_tokens"]
             assert read[calls] == run.summary.total_llm_tokens
 

@@ -66,7 +66,7 @@ class Heard(CustomLogger):
 
     def wait(self) -> str:
         """Wait for the next event."""
-        return self.events.get(timeout=20)
+        return self.events.get(timeout=120)
 
 
 @pytest.fixture

@@ -172,7 +172,7 @@ def test_a_late_call_issues_its_runs_summary_again(loopback: Any, counter: Token
         with counter.run("early") as run:
             thread = threading.Thread(target=contextvars.copy_context().run, args=(completion, server))
             thread.start()
-            assert hold.reached.wait(timeout=20)
+            assert hold.reached.wait(timeout=120)
         before = memory.summaries[run.run_id]
     thread.join()
     counter.close()
@@ -443,7 +443,7 @@ def test_a_request_that_is_cancelled_before_its_answer_leaves_a_cancelled_record
     async def cancel(hold: Hold) -> None:
         async with counter.run("cancelled"):
             task = asyncio.create_task(call(server, **options))
-            await asyncio.to_thread(hold.reached.wait, 20)
+            await asyncio.to_thread(hold.reached.wait, 120)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 

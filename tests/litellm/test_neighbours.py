@@ -31,7 +31,7 @@ class _Slow(CustomLogger):
         self.may_go_on = threading.Event()
 
     def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        self.may_go_on.wait(20)
+        self.may_go_on.wait(120)
 
 
 @pytest.fixture

@@ -186,7 +186,7 @@ def test_a_cancelled_agent_leaves_one_cancelled_record(
 
     async def cancel() -> None:
         handler = function_agent(BUILDERS["OpenAI"](server), streaming=True).run(QUESTION)
-        await asyncio.to_thread(hold.reached.wait, 10)
+        await asyncio.to_thread(hold.reached.wait, 120)
         await handler.cancel_run()
         with pytest.raises(WorkflowCancelledByUser):
             await handler

@@ -263,7 +263,7 @@ def test_the_garbage_collector_waits_for_no_lock_to_close_a_stream(
             with process_ledger().lock:
                 collector = threading.Thread(target=collect)
                 collector.start()
-                is_free = is_done.wait(20)
+                is_free = is_done.wait(60)
             collector.join()
     finally:
         gc.enable()
@@ -306,7 +306,7 @@ def test_a_cancelled_plain_call_leaves_one_cancelled_record(
 
     async def cancel_once_sent() -> None:
         answering = asyncio.ensure_future(_stream(llm, method))
-        await asyncio.to_thread(hold.reached.wait, 10)
+        await asyncio.to_thread(hold.reached.wait, 120)
         await _cancel(answering)
 
     with counter.run("cancelled") as run, server.hold() as hold:
