@@ -55,6 +55,9 @@ OLDER_CALLS = (
 CLAUDE_2 = ("*claude-2*", "*claude-v2*", "*claude-instant*")
 """The last models of Anthropic whose tokenizer was published."""
 
+NEWER_CLAUDE = ("*claude-opus-4[-.][789]*", "*claude-opus-[5-9]*", "*claude-sonnet-[5-9]*", "*claude-haiku-[5-9]*")
+"""Those with the tokenizer of Opus 4.7."""
+
 REASONING_CHAT = ChatRule(message_tokens=3, priming_tokens=2)
 
 FAMILIES = (
@@ -156,7 +159,7 @@ FAMILIES = (
     Family(globs=CLAUDE_2, vocabulary="claude_2"),
     # Nobody but Anthropic has what followed: a fit over another one, see vocabularies.FITS.
     Family(
-        globs=("*claude-opus-4[-.][789]*", "*claude-opus-[5-9]*", "*claude-sonnet-[5-9]*", "*claude-haiku-[5-9]*"),
+        globs=NEWER_CLAUDE,
         vocabulary="claude_opus_4_7",
         is_vocabulary_known=False,
     ),
