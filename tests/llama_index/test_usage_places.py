@@ -12,7 +12,7 @@ import pytest
 from anthropic.types import Message
 from litellm import ModelResponseStream
 from litellm.types.utils import Usage as LiteLLMUsage
-from llama_index.core.llms import ChatMessage, ChatResponse
+from llama_index.core.llms import AudioBlock, ChatMessage, ChatResponse, DocumentBlock, ImageBlock, TextBlock
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import ResponseCompletedEvent
 
@@ -422,3 +422,27 @@ def test_limit_is_read_from_the_raw_response(raw: Any, is_at_limit: bool) -> Non
 
     assert completion is not None
     assert is_at_limit is completion.is_at_limit
+
+
+_PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (28).to_bytes(4, "big") + (56).to_bytes(4, "big")
+BLOCKS = {
+    "an image": (ImageBlock(image=_PNG), 2833 + 5667),
+    "an image of low detail": (ImageBlock(image=_PNG, detail="low"), 2833),
+    "an image elsewhere": (ImageBlock(url="https://example.com/a.png"), 2833 + 2 * 5667),
+    "a text file": (DocumentBlock(data=b"It opens at nine.", document_mimetype="text/plain"), 5),
+    "a page elsewhere": (DocumentBlock(url="https://example.com/a.pdf"), 200 + 737),
+    "a sound": (AudioBlock(audio=b"\xff\xfb\x90\x00".ljust(32_000, b"\x00"), format="mp3"), 24),
+}
+
+
+@pytest.mark.parametrize(("block", "tokens"), BLOCKS.values(), ids=BLOCKS)
+def test_a_block_beside_text_is_counted_by_what_it_is(
+    counter: TokenCounter, memory: MemorySink, block: Any, tokens: int
+) -> None:
+    """Where nobody tells the usage, an image counts by its size, a file by its pages, a sound by its seconds."""
+    with counter.run("shaped"):
+        for blocks in ([TextBlock(text="Look!")], [TextBlock(text="Look!"), block]):
+            ShapedLLM().chat([ChatMessage(role="user", blocks=blocks)])
+    without, with_block = (record.usage.prompt_tokens or 0 for record in memory.records)
+
+    assert tokens == with_block - without

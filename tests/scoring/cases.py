@@ -256,12 +256,15 @@ def _gemini_messages(request: dict[str, Any]) -> list[dict[str, Any]]:
     for content in told:
         role = "assistant" if content.get("role") == "model" else "user"
         for part in content.get("parts") or ():
-            call, result = part.get("functionCall"), part.get("functionResponse")
+            call = part.get("functionCall") or part.get("function_call")
+            result = part.get("functionResponse") or part.get("function_response")
             if call is not None:
                 function = {"name": call.get("name"), "arguments": call.get("args")}
                 messages.append({"role": "assistant", "content": None, "tool_calls": [{"function": function}]})
             elif result is not None:
-                messages.append({"role": "tool", "name": result.get("name"), "content": str(result.get("response"))})
+                text = str(result.get("response"))
+                told = [{"type": "text", "text": text}, *result["parts"]] if result.get("parts") else text
+                messages.append({"role": "tool", "name": result.get("name"), "content": told})
             elif "text" in part:
                 messages.append({"role": role, "content": part["text"]})
             else:

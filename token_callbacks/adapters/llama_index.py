@@ -769,7 +769,18 @@ def _content(message: Any) -> str | list[dict[str, Any]]:
     text = message.content or ""
     if not others:
         return text
-    return [{"type": "text", "text": text}, *({"type": str(block.block_type)} for block in others)]
+    return [{"type": "text", "text": text}, *map(_block, others)]
+
+
+def _block(block: Any) -> dict[str, Any]:
+    """Shape an image, file, sound or film: its data, as base64 in bytes, or where it is, which is not looked up."""
+    kind = str(block.block_type)
+    data = getattr(block, "data" if kind == "document" else kind, None)
+    shaped: dict[str, Any] = {"type": kind, kind: {"data": data} if isinstance(data, bytes) else {}}
+    kept = {"url": "url", "detail": "detail", "format": "format", f"{kind}_mimetype": "mime_type"}
+    told = {name: getattr(block, attribute, None) for attribute, name in kept.items()}
+    shaped[kind] |= {name: str(value) for name, value in told.items() if value is not None}
+    return shaped
 
 
 def _tool_calls(message: Any) -> list[dict[str, Any]]:

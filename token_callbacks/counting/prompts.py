@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from token_callbacks.counting.images import image_tokens
+from token_callbacks.counting.images import media_tokens
+from token_callbacks.counting.media import kind_of
 from token_callbacks.counting.models import OLDER_CALLS, ChatRule
 from token_callbacks.counting.prompts_cache import CountText
 from token_callbacks.counting.templates_schemas import is_seen, rendered_schema
@@ -255,7 +256,7 @@ def chat_tokens(
 ) -> ChatTokens:
     """Count a chat of OpenAI-shaped messages, or of the Responses API's items, with what is sent beside it."""
     rule = prompt_rule_of(name, api, extras.day)
-    chat = _Chat(rule or CHAT_2024, chat_rule, count, name=name)
+    chat = _Chat(rule or CHAT_2024, chat_rule, count, name=name, api=api)
     for message in messages:
         chat.take(message)
     if messages:
@@ -275,7 +276,7 @@ def chat_tokens(
 class _Chat:
     """Adds up a chat, and remembers what it holds."""
 
-    def __init__(self, rule: PromptRule, chat_rule: ChatRule, count: CountText, *, name: str) -> None:
+    def __init__(self, rule: PromptRule, chat_rule: ChatRule, count: CountText, *, name: str, api: str) -> None:
         self.tokens = 0
         self.is_sure = rule.days is None
         self.is_lower_bound = False
@@ -284,7 +285,7 @@ class _Chat:
         self._chat_rule = chat_rule
         self._count = count
         self._head: Callable[[str], int] = count if chat_rule.has_roles else _nothing
-        self._model = name
+        self._model, self._api = name, api
         self._system: str | None = None
         self._answers = 0
         self._called: dict[str, str] = {}
@@ -348,14 +349,20 @@ class _Chat:
     def _take_content(self, content: object) -> None:
         texts: list[str] = []
         for part in [content] if isinstance(content, str) else items_of(content):
-            image = image_tokens(part, name=self._model)
-            if image is None:
+            if not self._take_media(part):
                 texts.append(part_text(part))
                 continue
-            self.tokens += image.tokens + self._count_joined(texts)
+            self.tokens += self._count_joined(texts)
             texts.clear()
-            self._note("images", is_sure=image.is_sure)
         self.tokens += self._count_joined(texts)
+
+    def _take_media(self, part: object) -> bool:
+        """Add an image or a file; tells whether the part is one."""
+        media = media_tokens(part, name=self._model, api=self._api, count=self._count)
+        if media is not None:
+            self.tokens += media.tokens
+            self._note(media.kind, is_sure=media.is_sure)
+        return media is not None
 
     def _count_joined(self, texts: Sequence[str]) -> int:
         """Count text parts that stand side by side: they are one text (three recordings of gpt-5 differ otherwise)."""
@@ -372,7 +379,7 @@ class _Chat:
         # Several text parts are an estimate all the same: few were recorded where it makes a difference.
         texts = [part for part in parts if _is_text(part)]
         is_known = is_known and len(parts) > 0 and len(texts) <= 1
-        if not (is_known and all(_is_text(part) or image_tokens(part, name=self._model) is not None for part in parts)):
+        if not (is_known and all(_is_text(part) or kind_of(part) is not None for part in parts)):
             self._note("odd", is_sure=False)
 
     # --- calls of tools, and their results
@@ -397,7 +404,8 @@ class _Chat:
     def _take_result(self, message: object) -> None:
         output = field(message, "output")
         content = field(message, "content") if output is None else output
-        text = content if isinstance(content, str) else "".join(part_text(part) for part in items_of(content))
+        parts = [part for part in items_of(content) if not self._take_media(part)]
+        text = content if isinstance(content, str) else "".join(map(part_text, parts))
         called_id = text_of(field(message, "tool_call_id") or field(message, "call_id"))
         if called_id in self._awaited:
             self._awaited[called_id].append(text)

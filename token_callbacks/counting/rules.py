@@ -73,7 +73,7 @@ def count_prompt(
     calls_one = parallel_tool_calls is False
     extras = Extras(tools=tools, schema=schema, tool_choice=tool_choice, calls_one=calls_one, day=_iso(at))
     if template is not None:
-        tokens, kinds = template.tokens(chat, extras, lambda text: COUNTS.count(vocabulary, text))
+        tokens, kinds = template.tokens(chat, extras, lambda text: COUNTS.count(vocabulary, text), name=name, api=api)
         is_sure, is_lower_bound = False, HOSTED in kinds
     else:
         found = chat_tokens(

@@ -11,6 +11,8 @@ from fnmatch import fnmatchcase
 import msgspec
 from msgspec.structs import replace
 
+from token_callbacks.counting.images import media_tokens
+from token_callbacks.counting.media import kind_of
 from token_callbacks.counting.models import CLAUDE_2, NEWER_CLAUDE, OLDER_CALLS
 from token_callbacks.counting.prompts import CLASSIC, SYSTEM_ROLES, Days, Extras, is_in_force
 from token_callbacks.counting.templates_claude import ClaudeCalls, ClaudeTools, choice_of, is_hosted
@@ -42,15 +44,19 @@ class ChatTemplate(msgspec.Struct, frozen=True, kw_only=True):
     claude: ClaudeTools | None = None
 
     def tokens(
-        self, messages: Sequence[object], extras: Extras, count: Callable[[str], int]
+        self, messages: Sequence[object], extras: Extras, count: Callable[[str], int], *, name: str, api: str
     ) -> tuple[int, frozenset[str]]:
-        """Count a chat; tools and an output schema count as their JSON."""
+        """Count a chat of the model with that (bare) name; tools and an output schema count as their JSON."""
         tokens, kinds, has_system = self.once if messages else 0, set[str](), False
         for message in messages:
             role = text_of(field(message, "role"))
             has_system = has_system or role in SYSTEM_ROLES
             tokens += self._message_tokens(message, role, count)
             kinds |= _kinds_of(message, role)
+            for part in _parts_beyond_text(message):
+                media = media_tokens(part, name=name, api=api, count=count)
+                tokens += 0 if media is None else media.tokens
+                kinds.add("odd" if media is None else media.kind)
         tokens += self.without_system if messages and not has_system else 0
         if is_told(extras.tools):
             kinds.add("tools")
@@ -87,13 +93,13 @@ def _calls_of(message: object) -> list[object]:
 
 
 def _kinds_of(message: object, role: str) -> set[str]:
-    content = message if isinstance(message, str) else field(message, "content")
-    kinds = {
-        "calls": bool(_calls_of(message)),
-        "results": role in RESULT_ROLES,
-        "images": any(_is_beyond_text(part) for part in items_of(content)),
-    }
+    kinds = {"calls": bool(_calls_of(message)), "results": role in RESULT_ROLES}
     return {kind for kind, is_held in kinds.items() if is_held}
+
+
+def _parts_beyond_text(message: object) -> list[object]:
+    content = message if isinstance(message, str) else field(message, "content")
+    return [part for part in items_of(content) if _is_beyond_text(part)]
 
 
 RECORDED = "recorded chats, see docs/counting.md"
@@ -294,4 +300,6 @@ def answer_rule_of(name: str, api: str, day: str | None = None) -> AnswerRule:
 
 
 def _is_beyond_text(part: object) -> bool:
-    return not isinstance(part, str) and not part_text(part) and field(part, "type") not in (None, "text")
+    if isinstance(part, str) or part_text(part):
+        return False
+    return kind_of(part) is not None or field(part, "type") not in (None, "text")
