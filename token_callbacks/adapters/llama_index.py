@@ -82,7 +82,7 @@ _HOLDERS = (
 class LlmEvidence:
     """What LlamaIndex shows of one LLM call: the start event, the pieces of the stream, the last response."""
 
-    __slots__ = ("call", "deltas", "last", "previous", "start", "stream")
+    __slots__ = ("call", "deltas", "frame", "last", "previous", "start", "stream")
 
     def __init__(self, start: Any) -> None:
         self.start = start
@@ -91,6 +91,8 @@ class LlmEvidence:
         self.last: Any = None
         self.previous: Any = None
         self.stream: weakref.ref[Any] | None = None
+        self.frame: tuple[types.FrameType, int] | None = None
+        """That of a stream that has not yielded, and where in its code it was when it was made."""
 
     def reading(self, operation: Operation) -> Reading | None:
         """Read the usage that the last response, or the one before it, carries in any of the known places."""
@@ -270,8 +272,11 @@ class Tracker:
         if evidence is not None and isinstance(result, types.GeneratorType | types.AsyncGeneratorType):
             evidence.call.streamed = True
             evidence.stream = weakref.ref(result)
+            if (frame := _frame(evidence)) is not None:
+                evidence.frame = frame, frame.f_lasti
             self._unstarted[span_id] = evidence
-            # A stream that is dropped half-read says so with an event; one that nobody ever started says nothing.
+            # A stream that is dropped half-read says so with an event; one that nobody ever started says nothing, nor
+            # does a completion stream that ends without a chunk, in an error of LlamaIndex's own (0.14.25).
             weakref.finalize(result, self._forget_unstarted, span_id).atexit = False
         if span_id in self.embeddings:
             self._close_embeddings(span_id, Outcome.COMPLETED, None)
@@ -293,8 +298,13 @@ class Tracker:
         # Runs inside the garbage collector: takes no lock.
         evidence = self._unstarted.pop(span_id, None)
         if evidence is not None and self.calls.pop(span_id, None) is not None:
-            was_sent = part(evidence.start.model_dict, "class_name") in SENT_AT_ONCE
-            self._ledger.call_gone(evidence.call, Outcome.ABANDONED if was_sent else Outcome.NOT_STARTED)
+            outcome = Outcome.NOT_STARTED
+            if _has_begun(evidence):
+                outcome = Outcome.FAILED
+            elif part(evidence.start.model_dict, "class_name") in SENT_AT_ONCE:
+                outcome = Outcome.ABANDONED
+            evidence.frame = None
+            self._ledger.call_gone(evidence.call, outcome)
 
     # --- events
 
@@ -319,6 +329,7 @@ class Tracker:
         response = event.response
         if evidence.last is None:
             self._unstarted.pop(event.span_id, None)
+            evidence.frame = None
             evidence.call.streamed = True
             now = self._ledger.clock()
             for call in (evidence.call, *evidence.call.inner):  # LiteLLM, called inside, does not tell
@@ -397,6 +408,7 @@ class Tracker:
 
     def _close(self, span_id: str, outcome: Outcome, error: BaseException | None) -> None:
         evidence = self.calls.pop(span_id)
+        evidence.frame = None
         self._unstarted.pop(span_id, None)
         self._ledger.close_call(evidence.call, outcome=outcome, evidence=(evidence,), error=error)
         evidence.call.evidence = None  # it knows its call: without the cycle events and responses go at once
@@ -455,6 +467,11 @@ def _frame(evidence: LlmEvidence) -> types.FrameType | None:
     stream = None if evidence.stream is None else evidence.stream()
     frame: types.FrameType | None = part(stream, "gi_frame") or part(stream, "ag_frame")
     return frame
+
+
+def _has_begun(evidence: LlmEvidence) -> bool:
+    """Tell whether a stream that has yielded nothing was asked for something."""
+    return evidence.frame is not None and evidence.frame[0].f_lasti != evidence.frame[1]
 
 
 def _outcome_of_broken_stream(error: BaseException) -> Outcome:
