@@ -109,6 +109,8 @@ class GenaiPrices:
             genai_request_timestamp=_moment(charge),
             price_context=context,
         )
+        if len(self._changes) >= _REMEMBERED:
+            self._changes.clear()  # they are only to save look-ups
         self._changes[provider, model] = _change_days(found.model)
         if not _is_same_all_period(found.model) or not _has_tier(found, context):
             return None

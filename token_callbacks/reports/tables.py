@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
+from token_callbacks.charges import NAMELESS
 from token_callbacks.reports.cells import cells, total_tokens
 from token_callbacks.reports.fitting import Entry, Fitted, Sheet, fitted_table
 from token_callbacks.reports.rows import Row
@@ -26,7 +27,6 @@ LEFT_OUT_FIRST = (
 """The order in which columns give way to a narrow terminal; the group and the total always stay."""
 
 _HEADS = {"cached": "of which\ncached", "written": "of which\nwritten", "reasoning": "of which\nreasoning"}
-_NO_GROUP = "(none)"
 _STYLES = {"group": "", "model": "dim", "total": "bold"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -158,4 +158,4 @@ def _markdown(text: str) -> str:
 
 
 def _name(line: Line) -> str:
-    return _NO_GROUP if line.group is None else line.group
+    return NAMELESS if line.group is None else line.group
