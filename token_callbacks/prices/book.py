@@ -84,7 +84,7 @@ class PriceBook:
         return not any(source.is_there for source in self._sources)
 
     def load(self) -> None:
-        """Import ``genai-prices`` now, if it is there: a third of a second, once, that the first price takes else."""
+        """Import ``genai-prices`` now, if it is there: once, 70 ms, which the first price takes else."""
         self._genai.load()
 
     def charge(self, record: CallRecord) -> Charge:

@@ -99,7 +99,7 @@ class GenaiPrices:
         return changes[passed - 1] if passed else date.min
 
     def _rates(self, charge: Charge, provider: str | None, model: str) -> Rates | None:
-        from genai_prices import Usage, calc_price  # a third of a second: not before a run has something to price
+        from genai_prices import Usage, calc_price  # not with this file: nobody may have asked for prices
 
         context = None if charge.service_tier in STANDARD_TIERS else _context(str(charge.service_tier))
         found = calc_price(
