@@ -1,7 +1,8 @@
-"""What ``import token_callbacks`` costs, in processes that have imported nothing yet."""
+"""What ``import token_callbacks`` and a counter cost, in processes of their own."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +15,14 @@ JSON = "import json"
 IMPORT = "import token_callbacks"
 COUNTER = "from token_callbacks import TokenCounter; TokenCounter(log_dir=None)"
 
+LITELLM = "import litellm; from token_callbacks import TokenCounter"
+PRICED = "TokenCounter(log_dir=None)"
+UNPRICED = "TokenCounter(log_dir=None, prices=False)"
+
 _LIMIT_MILLISECONDS = 60
+"""Of the import alone. A counter takes wrapt, which imports asyncio, as every program with a framework does."""
 _TURNS = 25
+_TURNS_WITH_LITELLM = 7
 
 
 def rows() -> Iterator[Row]:
@@ -38,13 +45,27 @@ def rows() -> Iterator[Row]:
         baseline=baseline,
         compared=more[COUNTER],
     )
+    yield _prices()
 
 
-def _fresh(statement: str) -> Variant:
-    program = f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
+def _prices() -> Row:
+    """Measure what a counter takes longer that loads the prices, beside one that does not, after LiteLLM's import."""
+    variants = {it: _fresh(it, after=LITELLM, clock="thread_time") for it in (PRICED, UNPRICED)}
+    timings = side_by_side(variants, turns=_TURNS_WITH_LITELLM)
+    return Row(
+        what=f"after import litellm, on a processor: {PRICED}",
+        ours=f"{timings.seconds(PRICED) * 1e3:.0f} ms",
+        baseline=f"{UNPRICED}: {timings.seconds(UNPRICED) * 1e3:.0f} ms",
+        compared=f"+{timings.added(PRICED, over=UNPRICED) * 1e3:.0f} ms",
+    )
+
+
+def _fresh(statement: str, *, after: str = "", clock: str = "perf_counter") -> Variant:
+    program = f"{after}\nfrom time import {clock} as clock; start = clock(); {statement}; print(clock() - start)"
+    offline = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 
     def seconds() -> float:
-        return float(subprocess.check_output([sys.executable, "-c", program], cwd=_SOURCE))
+        return float(subprocess.check_output([sys.executable, "-c", program], cwd=_SOURCE, env=offline))
 
     return seconds
 

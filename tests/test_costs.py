@@ -16,6 +16,7 @@ import pytest
 from tests.calls import Told, make_call, open_call
 from tests.test_prices import a_call, a_million
 from token_callbacks import TokenCounter
+from token_callbacks.charges import NAMELESS
 from token_callbacks.errors import InvalidPrices
 from token_callbacks.ledger import process_ledger
 from token_callbacks.prices import PRICES_VARIABLE, PriceBook, cost_of
@@ -127,6 +128,14 @@ def test_unknown_prices_are_counted_and_named() -> None:
     assert ("7", 4, ["another", "nobodys"], 1) == (
         cost.amount, cost.unpriced_calls, cost.unpriced_models, cost.calls_without_figures,
     )  # fmt: skip
+
+
+def test_a_call_without_a_model_is_named_as_reports_name_it() -> None:
+    """By one name, which no model has."""
+    cost = _cost(a_million(None))
+
+    assert cost is not None
+    assert [NAMELESS] == ["(none)"] == cost.unpriced_models
 
 
 def test_where_nothing_has_a_price_there_is_no_amount() -> None:

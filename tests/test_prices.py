@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from token_callbacks.charges import BAND_STARTS, PERIOD_STARTS, Basis, charge_of
-from token_callbacks.prices import PriceBook
+from token_callbacks.prices import PriceBook, genai
 from token_callbacks.prices.costs import as_text
 from token_callbacks.prices.litellm_map import _RATES, _THRESHOLD, LiteLLMMap, _entries, _entry
 from token_callbacks.records import CallRecord, Operation, Outcome, Sources, Usage
@@ -53,6 +53,18 @@ def a_call(model: str | None, provider: str | None = None, at: datetime = NOON, 
     return CallRecord(
         **(defaults | columns), provider=provider, model=model, started_at=at, ended_at=at + timedelta(seconds=3)
     )
+
+
+def test_what_is_remembered_of_models_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names may be anything, and the prices are the same when it is looked up anew."""
+    monkeypatch.setattr(genai, "_REMEMBERED", 2)
+    library = genai.GenaiPrices()
+    charge = charge_of(a_call("gpt-4o", "openai"))
+    names = ["gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4o"]
+    rates = [library.rates(charge, name) for name in names]
+
+    assert rates[0] == rates[-1] != rates[1]
+    assert len(library._changes) <= 2
 
 
 def a_million(model: str | None, provider: str | None = None, **told: Any) -> CallRecord:

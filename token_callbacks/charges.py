@@ -28,6 +28,12 @@ PERIOD_STARTS = (30, 60, 240, 360, 600, 990)
 EXACT = Context(prec=200)
 """For sums and products of money: nothing is ever rounded, whatever the host's context is."""
 
+REPORTED = "reported"
+"""The source of a cost that the provider told."""
+
+NAMELESS = "(none)"
+"""What a call without a model is named where names are listed."""
+
 _PERIODS = tuple(bisect_right(PERIOD_STARTS, 30 * half_hour) for half_hour in range(48))
 
 _PARTS = slice(3, 11)

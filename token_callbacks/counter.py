@@ -109,13 +109,13 @@ class TokenCounter:
         self._settle = self._ledger.shielded(self._mark_done)
         self._unmark = self._ledger.shielded(self._forget_marker)
         self._work_out = self._ledger.shielded(self._worked_out)
-        self._load_prices = self._ledger.shielded(self._loaded_prices)
+        self._load_prices = self._ledger.shielded(self._load_book)
         self._joined_token = None if self._files is None else _token_of_environment()
         if self._files is not None:
             _recover(self._files, self._pricing)
         self._ledger.join(self)
         for framework in (*self.frameworks, *hooks.ABOVE):
-            hooks.attach(framework, beside=None if self._book is None else _load_prices)
+            hooks.attach(framework, beside=_import_prices)
         atexit.register(self.close)
 
     def __repr__(self) -> str:
@@ -452,9 +452,14 @@ class TokenCounter:
         done = self._work_out(totals)
         return None if done is None else done[0]
 
-    def _loaded_prices(self, run: Run) -> None:
+    def _load_book(self, run: Run) -> None:
         """Import what knows the prices before the lock is taken, for others wait for that one."""
-        if self._book is not None and run.totals.charges:
+        if run.totals.charges:
+            self.load_prices()
+
+    def load_prices(self) -> None:
+        """Import what knows the prices, once, unless this counter prices nothing."""
+        if self._book is not None:
             self._book.load()
 
     def _forget_marker(self, run: Run) -> None:
@@ -690,11 +695,14 @@ def _token_of_environment() -> str | None:
     return token
 
 
-def _load_prices() -> None:
-    """Import what knows the prices while a framework is imported, and not when the first run ends, on an event loop."""
-    from token_callbacks.prices import PriceBook
+def _import_prices() -> None:
+    """Import what knows the prices while a framework is imported, and not when the first run ends, on an event loop.
 
-    PriceBook({"price": []}).load()
+    Only for counters that are open by now: one that is closed asks for no prices any more.
+    """
+    for participant in process_ledger().participants:
+        if isinstance(participant, TokenCounter):
+            participant.load_prices()
 
 
 def _recover(files: JsonFiles, pricing: Callable[[Totals], Cost | None]) -> None:

@@ -137,7 +137,7 @@ _beside: dict[str, set[Callable[[], None]]] = {}
 def attach(name: str, *, beside: Callable[[], None] | None = None) -> None:
     """Hook a framework and what is underneath, now if it is imported, else right after its import.
 
-    ``beside`` is done then, too, and must be nothing when it is done again.
+    ``beside`` is done then, too, until ``detach_all``, and must be nothing when it is done again.
     """
     if beside is not None:
         with _lock:
@@ -179,6 +179,7 @@ def detach_all() -> None:
     """Unhook every framework."""
     with _lock:
         _wanted.clear()
+        _beside.clear()
     for framework in _ALL.values():
         adapter = sys.modules.get(framework.adapter)
         if adapter is not None:

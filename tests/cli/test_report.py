@@ -144,9 +144,57 @@ def test_csv_and_json_tell_the_same(wide_log: Path) -> None:
     ]
 
 
-def test_markdown_is_a_table(real_log: Path) -> None:
-    """With a rule below its head."""
-    assert "| --- |" in _run(real_log, "--markdown").stdout
+def test_markdown_is_a_table_with_its_notes(tmp_path: Path, prices: Path) -> None:
+    """What the marks mean, whose the prices are and what is not in the figures stands below it, as Markdown."""
+    estimated = Sources(prompt=Provenance.REPORTED, completion=Provenance.ESTIMATED)
+    partial = Sources(prompt=Provenance.REPORTED, completion=Provenance.PARTIAL)
+    log = written(
+        tmp_path / "log", record(1, provenance=estimated), record(2, model="*nobodys*", outcome=Outcome.ABANDONED,
+        provenance=partial), record(3, model=None), record(4, usage=Usage()),
+    )  # fmt: skip
+    (log / "package.json").write_text("[]")
+    result = _run(log, "--markdown", "--by", "model", "--prices", prices)
+    table, notes = result.stdout.split("\n\n")
+
+    assert table.splitlines()[1].startswith("| --- |")
+    assert [
+        "- ≥ at least so much: what some calls used is not known, or not in full",
+        "- \\~ holds an estimate",
+        "- prices, of the day of each call: own table",
+        "- 2 calls are not in the cost, no price is known for (none), \\*nobodys\\*",
+        "- 1 call is not in the cost, its figures are missing or contradict each other",
+    ] == notes.splitlines()[:5]
+    assert notes.splitlines()[5].startswith("- not in it: 1 file of somebody else (first: ")
+    assert "" == result.stderr
+
+
+def test_markdown_without_anything_to_note_is_the_table(priced_log: Path) -> None:
+    """No empty list below it."""
+    (priced_log / "calls-2026-11-03-1-00000000.jsonl").touch()
+    result = _run(priced_log, "--markdown", "--until", "2001-01-01")
+
+    assert 3 == len(result.stdout.splitlines())
+
+
+def test_figures_that_contradict_each_other_are_told_apart_from_prices_that_nobody_knows(
+    tmp_path: Path, prices: Path
+) -> None:
+    """More cached than prompt tokens: the model has a price, the call has none."""
+    usage = Usage(prompt_tokens=3, completion_tokens=4, cache_read_tokens=5)
+    result = _run(written(tmp_path / "log", record(usage=usage)), "--prices", prices)
+
+    assert "1 call is not in the cost, its figures are missing or contradict each other" in result.stdout
+    assert "no price is known" not in result.stdout
+
+
+def test_a_call_without_a_model_has_one_name(tmp_path: Path) -> None:
+    """In the table, in the note below it and in JSON."""
+    log = written(tmp_path / "log", record(model=None, provider=None))
+    lines = _run(log, "--by", "model").stdout.splitlines()
+
+    assert 1 == len([line for line in lines if line.startswith("(none) ")])
+    assert "1 call is not in the cost, no price is known for (none)" in lines
+    assert ["(none)"] == _told(log)["total"]["unpriced_models"]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +250,7 @@ def test_calls_without_a_price_make_a_limit_uncertain(tmp_path: Path, prices: Pa
     result = _run(log, "--prices", prices, "--fail-over", "5")
 
     assert 4 == result.exit_code
-    assert "within the limit as far as is known, but 1 calls have no known price" in result.stderr
+    assert "within the limit as far as is known, but 1 call has no known price" in result.stderr
     assert 0 == _run(log, "--prices", prices, "--fail-over-tokens", "5000").exit_code
 
 

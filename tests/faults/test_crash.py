@@ -136,7 +136,7 @@ def test_recovering_twice_changes_nothing(start: Start, log_dir: Path) -> None:
     files = {path: path.read_bytes() for path in log_dir.rglob("*.json*")}
     second = CliRunner().invoke(main, ["recover", str(log_dir)])
 
-    assert "1 summaries written, 0 runs go on" in first.output
+    assert "1 summary written, 0 runs go on" in first.output
     assert "0 summaries written, 0 runs go on" in second.output
     assert files == {path: path.read_bytes() for path in log_dir.rglob("*.json*")}
 
@@ -171,7 +171,7 @@ def test_lines_that_nobody_marked_are_summed_up_on_demand(start: Start, log_dir:
         path.unlink()
     done = CliRunner().invoke(main, ["recover", str(log_dir)])
 
-    assert "1 summaries written" in done.output
+    assert "1 summary written" in done.output
     assert [("unknown", 21)] == [(it.name, it.total_llm_tokens) for it in summaries(log_dir).values()]
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from token_callbacks import TokenCounter, load
 from token_callbacks.charges import EXACT, reported_cost
 from token_callbacks.errors import InvalidArgument, TokenCallbacksError
-from token_callbacks.prices import PriceBook
+from token_callbacks.prices import PriceBook, cost_of
 from token_callbacks.records import CallRecord, Operation, Outcome, Provenance, Usage
 from token_callbacks.reports import duck
 from token_callbacks.reports.groups import GROUPINGS, Aggregate, Filter, aggregated
@@ -329,6 +329,37 @@ def test_a_stream_nobody_read_makes_no_lower_bound(tmp_path: Path) -> None:
     assert report(tmp_path / "b").total.lower_bound is True
 
 
+def test_a_cost_that_was_told_is_of_its_day_as_in_the_summary(tmp_path: Path) -> None:
+    """Of the UTC day of the latest call, whatever the zone of the groups is."""
+    late = NOON.replace(hour=23, minute=30) + timedelta(days=1)
+    told = [
+        record(number, started_at=moment, provider_usage={"cost": 0.25, "cost_details": {}})
+        for number, moment in enumerate([NOON, late])
+    ]
+    write(tmp_path, told)
+    total = report(tmp_path, "day", book=PriceBook(), tz=ZoneInfo("Asia/Kathmandu")).total
+    totals = Totals()
+    for one in told:
+        totals.add(one)
+    cost = cost_of(totals.charges, PriceBook(), now=late)
+
+    assert {"reported": late.date()} == total.price_sources
+    assert cost is not None
+    assert ("reported", late.date()) == (cost.price_source, cost.prices_from)
+
+
+def test_a_book_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+    """Its error is the reader's, even where no call needed the book."""
+
+    class Torn(Book):
+        def load(self) -> None:
+            raise ZeroDivisionError
+
+    write(tmp_path, [record(provider_usage={"cost": 0.25, "is_byok": False})])
+    with pytest.raises(ZeroDivisionError):
+        aggregated(load(tmp_path), by="day", book=Torn())
+
+
 def test_costs_are_by_currency_and_what_has_no_price_is_counted(tmp_path: Path) -> None:
     """A prompt in a dearer band, another currency, a cost the provider told, and a model that nobody knows."""
     write(
@@ -348,7 +379,7 @@ def test_costs_are_by_currency_and_what_has_no_price_is_counted(tmp_path: Path) 
     usd = 3 * Decimal("24.3") + 5 * Decimal("24.6") + 2 + Decimal("0.25")
     assert {"EUR": 2 * Decimal("24.3") + 1, "USD": usd} == total.costs
     assert (3, 2, ("gpt-4o-2024-08-06",)) == (total.unpriced_calls, total.calls_without_figures, total.unpriced_models)
-    assert {"own table": None, "reported": None} == total.price_sources
+    assert {"own table": None, "reported": NOON.date()} == total.price_sources
 
 
 def test_each_row_says_who_told_its_prices_as_of_when_and_who_has_none(tmp_path: Path) -> None:

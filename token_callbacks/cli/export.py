@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from token_callbacks.cli.options import EXIT_CODES, paths_argument
+from token_callbacks.cli.options import EXIT_CODES, no_calls, paths_argument
 
 
 @click.command(short_help="The calls as Parquet.", epilog=EXIT_CODES)
@@ -21,10 +21,14 @@ def export(*, paths: tuple[str, ...], target: str) -> None:
     from token_callbacks.cli.terminal import ReadingBar
     from token_callbacks.reports.export import exported
     from token_callbacks.reports.logs import load
+    from token_callbacks.reports.texts import numbered
 
     logs = load(*paths)
     with ReadingBar() as bar:
         done = exported(logs, target, progress=bar)
-    click.echo(f"{done.calls:,} calls in {done.files:,} files")
+    if done.calls == 0:
+        raise no_calls(paths, done.skipped)
+    calls, files = numbered(done.calls, "call", "calls"), numbered(done.files, "file", "files")
+    click.echo(f"{calls} in {files}")
     for note in done.skipped.told():
         click.echo(f"not in it: {note}", err=True)

@@ -6,12 +6,15 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 import click
 
 from token_callbacks.cli.moments import since_of, until_of, zone_of
+
+if TYPE_CHECKING:
+    from token_callbacks.reports.skipped import Skipped
 
 DEFAULT_FOLDER = "token_logs"
 
@@ -106,6 +109,16 @@ def tag_option(command: Command) -> Command:
 def folders(paths: Sequence[str]) -> list[str]:
     """Keep the folders of this machine: only there can somebody be seen to live."""
     return [path for path in paths if not is_address(path) and Path(path).is_dir()]
+
+
+def no_calls(paths: Sequence[str], skipped: Skipped) -> click.ClickException:
+    """Say that nothing is logged there, what lies there instead, and what would log something."""
+    told = "; ".join(skipped.told())
+    found = f" It holds: {told}." if told else ""
+    return click.ClickException(
+        f"there are no calls in {', '.join(paths)}.{found} A TokenCounter() writes them, to token_logs where the"
+        " program runs"
+    )
 
 
 def _or_default(context: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> tuple[str, ...]:

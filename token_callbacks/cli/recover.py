@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from token_callbacks.cli.options import EXIT_CODES, no_calls
 
-@click.command(short_help="Sum up runs whose process died.")
+
+@click.command(short_help="Sum up runs whose process died.", epilog=EXIT_CODES)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False), default="token_logs")
 def recover(folder: str) -> None:
     """Write the summaries of runs whose process died, from the lines in FOLDER (token_logs).
@@ -20,6 +22,7 @@ def recover(folder: str) -> None:
     from token_callbacks.cli.pricing import pricing
     from token_callbacks.cli.terminal import ReadingBar
     from token_callbacks.recovery import recover as recovered
+    from token_callbacks.reports.texts import numbered
 
     try:
         with ReadingBar():
@@ -28,12 +31,24 @@ def recover(folder: str) -> None:
         raise click.ClickException(f"{folder} cannot be recovered: {error}") from error
     if done.is_busy:
         raise click.ClickException("another process is recovering this folder: try again when it is done")
+    if not done.summaries and not done.alive:
+        _require_logs(folder)
     for summary in done.summaries:
-        calls = summary.calls.llm + summary.calls.embedding
+        calls = numbered(summary.calls.llm + summary.calls.embedding, "call", "calls")
         click.echo(
-            f"{summary.run_id}  {summary.outcome}  {calls} calls  {summary.total_llm_tokens} LLM tokens"
+            f"{summary.run_id}  {summary.outcome}  {calls}  {summary.total_llm_tokens} LLM tokens"
             f"  {summary.embedding_tokens} embedding tokens  {summary.name[:60]!r}"
         )
-    click.echo(f"{len(done.summaries)} summaries written, {done.alive} runs go on")
+    written = numbered(len(done.summaries), "summary", "summaries")
+    click.echo(f"{written} written, {numbered(done.alive, 'run goes', 'runs go')} on")
     if done.unreadable_lines:
-        click.echo(f"{done.unreadable_lines} lines could not be read", err=True)
+        click.echo(f"{numbered(done.unreadable_lines, 'line', 'lines')} could not be read", err=True)
+
+
+def _require_logs(folder: str) -> None:
+    """End the command where the folder holds neither a call nor a run."""
+    from token_callbacks.reports.logs import load
+
+    logs = load(folder)
+    if next(logs.records(), None) is None and next(logs.summaries(), None) is None:
+        raise no_calls([folder], logs.skipped)

@@ -11,11 +11,20 @@ from zoneinfo import ZoneInfo
 import click
 import msgspec
 
-from token_callbacks.cli.options import Span, paths_argument, span_of, span_options, tag_option, zone_option
+from token_callbacks.cli.options import (
+    Span,
+    no_calls,
+    paths_argument,
+    span_of,
+    span_options,
+    tag_option,
+    zone_option,
+)
 
 if TYPE_CHECKING:
     from token_callbacks.reports.groups import Aggregate, Filter
     from token_callbacks.reports.rows import Row
+    from token_callbacks.reports.texts import Signs
 
 OVER, NOT_SURE = 3, 4
 
@@ -96,7 +105,11 @@ class _Looks(NamedTuple):
 )
 @click.option("--csv", is_flag=True, callback=_form, expose_value=False, help="Print CSV, with all columns.")
 @click.option(
-    "--markdown", is_flag=True, callback=_form, expose_value=False, help="Print a Markdown table, with all columns."
+    "--markdown",
+    is_flag=True,
+    callback=_form,
+    expose_value=False,
+    help="Print a Markdown table, with all columns and the notes.",
 )
 @click.option("--prices", type=click.Path(exists=True, dir_okay=False), help="A table of your own prices (TOML, JSON).")
 @click.option("--fail-over", metavar="USD", callback=_amount, help="End with exit code 3 if it cost more.")
@@ -166,31 +179,38 @@ def _names(paths: Sequence[str], by: str) -> dict[str | None, str]:
 
 
 def _explain_nothing(paths: Sequence[str], made: Aggregate, wanted: Filter) -> None:
-    where = ", ".join(paths)
-    told = list(made.skipped.told())
     if filters := [f"--{name}" for name, value in msgspec.structs.asdict(wanted).items() if value is not None]:
-        click.echo(f"no calls in {where} fit {' and '.join(filters)}", err=True)
+        click.echo(f"no calls in {', '.join(paths)} fit {' and '.join(filters)}", err=True)
         return
-    found = f" There are: {'; '.join(told)}." if told else ""
-    raise click.ClickException(
-        f"there are no calls in {where}.{found} A TokenCounter() writes them, to token_logs where the program runs"
-    )
+    raise no_calls(paths, made.skipped)
 
 
 def _print(made: Aggregate, looks: _Looks, *, names: dict[str | None, str]) -> None:
-    if looks.form == "json":
-        _print_json(made, looks, names)
-    elif looks.form == "table":
+    if looks.form == "table":
         _print_table(made, looks, names)
+    elif looks.form == "markdown":
+        _print_markdown(made, looks)
     else:
-        from token_callbacks.reports.tables import as_csv, as_markdown, lines
-
-        shown = lines(made.rows, made.total, made.details)
-        text = as_csv(shown) if looks.form == "csv" else as_markdown(shown, head=looks.by)
-        click.echo(text, nl=False)
-    if looks.form != "table":
+        if looks.form == "json":
+            _print_json(made, looks, names)
+        else:
+            _print_csv(made)
         for note in made.skipped.told():
             click.echo(f"not in it: {note}", err=True)
+
+
+def _print_csv(made: Aggregate) -> None:
+    from token_callbacks.reports.tables import as_csv, lines
+
+    click.echo(as_csv(lines(made.rows, made.total, made.details)), nl=False)
+
+
+def _print_markdown(made: Aggregate, looks: _Looks) -> None:
+    from token_callbacks.reports.tables import as_markdown, lines, notes_as_markdown
+    from token_callbacks.reports.texts import PRETTY
+
+    click.echo(as_markdown(lines(made.rows, made.total, made.details), head=looks.by), nl=False)
+    click.echo(notes_as_markdown(_notes(made, PRETTY)), nl=False)
 
 
 def _print_json(made: Aggregate, looks: _Looks, names: dict[str | None, str]) -> None:
@@ -224,19 +244,19 @@ def _print_table(made: Aggregate, looks: _Looks, names: dict[str | None, str]) -
     shown = list(lines(made.rows, made.total, made.details, names=names))
     table, left_out = fitted_lines(shown, head=looks.by, width=width_of(screen), signs=signs())
     screen.print(table)
-    for note in _notes(made, left_out):
+    if left_out:
+        screen.print(f"no room for: {', '.join(left_out)}", style="dim")
+    for note in _notes(made, signs()):
         screen.print(note, style="dim")
 
 
-def _notes(made: Aggregate, left_out: Sequence[str]) -> Iterator[str]:
-    from token_callbacks.cli.terminal import signs
+def _notes(made: Aggregate, sign: Signs) -> Iterator[str]:
+    """Say what the marks mean, whose the prices are, and what is not in the figures."""
     from token_callbacks.reports.cells import has_mark
     from token_callbacks.reports.tables import told_sources
 
-    total, sign = made.total, signs()
+    total = made.total
     rows = (*made.rows, total)
-    if left_out:
-        yield f"no room for: {', '.join(left_out)}"
     if any(has_mark(row, sign.at_least, sign) for row in rows):
         yield f"{sign.at_least} at least so much: what some calls used is not known, or not in full"
     if any(has_mark(row, sign.about, sign) for row in rows):
@@ -244,22 +264,28 @@ def _notes(made: Aggregate, left_out: Sequence[str]) -> Iterator[str]:
     if total.price_sources:
         yield f"prices, of the day of each call: {', '.join(told_sources(total))}"
     if unpriced := total.unpriced_calls - total.calls_without_figures:
-        yield f"{unpriced:,} calls are not in the cost, no price is known for {_named(total.unpriced_models)}"
+        yield f"{_not_in_the_cost(unpriced)}, no price is known for {_named(total.unpriced_models, sign)}"
     if total.calls_without_figures:
-        yield f"{total.calls_without_figures:,} calls are not in the cost, what they used is not known"
+        whose = "its" if total.calls_without_figures == 1 else "their"
+        yield (f"{_not_in_the_cost(total.calls_without_figures)}, {whose} figures are missing or contradict each other")
     for note in made.skipped.told():
         yield f"not in it: {note}"
+
+
+def _not_in_the_cost(calls: int) -> str:
+    from token_callbacks.reports.texts import numbered
+
+    return numbered(calls, "call is not in the cost", "calls are not in the cost")
 
 
 _MOST_NAMED = 5
 
 
-def _named(models: Sequence[str]) -> str:
-    from token_callbacks.cli.terminal import signs
+def _named(models: Sequence[str], sign: Signs) -> str:
     from token_callbacks.reports.texts import LONGEST_NAME, readable
 
     more = f" and {len(models) - _MOST_NAMED:,} more" if len(models) > _MOST_NAMED else ""
-    return ", ".join(readable(model, LONGEST_NAME, signs().cut) for model in models[:_MOST_NAMED]) + more
+    return ", ".join(readable(model, LONGEST_NAME, sign.cut) for model in models[:_MOST_NAMED]) + more
 
 
 def _hold_to(limits: _Limits, made: Aggregate) -> None:
@@ -283,14 +309,17 @@ def _over(limits: _Limits, total: Row) -> Iterator[str]:
 
 
 def _doubts(limits: _Limits, made: Aggregate) -> Iterator[str]:
+    from token_callbacks.reports.texts import numbered
+
     if limits == (None, None):
         return
     total, skipped = made.total, made.skipped
     if limits.usd is not None and total.unpriced_calls:
-        yield f"{total.unpriced_calls:,} calls have no known price (--prices FILE tells yours)"
+        calls = numbered(total.unpriced_calls, "call has", "calls have")
+        yield f"{calls} no known price (--prices FILE tells yours)"
     if limits.usd is not None and (others := sorted(set(total.costs) - {"USD"})):
         yield f"some calls are priced in {', '.join(others)}, which --fail-over does not compare"
     if total.lower_bound:
         yield "what some calls used is not known, or not in full"
     if unread := skipped.unreadable + skipped.newer + skipped.too_long + skipped.unreadable_files:
-        yield f"{unread:,} lines or files could not be read"
+        yield f"{numbered(unread, 'line or file', 'lines or files')} could not be read"

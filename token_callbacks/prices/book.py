@@ -11,7 +11,16 @@ from typing import Any
 
 import msgspec
 
-from token_callbacks.charges import BAND_STARTS, EXACT, PERIOD_STARTS, Basis, Charge, charge_of, reported_cost
+from token_callbacks.charges import (
+    BAND_STARTS,
+    EXACT,
+    PERIOD_STARTS,
+    REPORTED,
+    Basis,
+    Charge,
+    charge_of,
+    reported_cost,
+)
 from token_callbacks.errors import InvalidPrices
 from token_callbacks.prices.genai import GenaiPrices
 from token_callbacks.prices.litellm_map import LiteLLMMap
@@ -23,7 +32,6 @@ from token_callbacks.records import CallRecord, Usage
 PRICES_VARIABLE = "TOKEN_CALLBACKS_PRICES"
 """In the environment: the file of the user's own table, where none is given in code."""
 
-REPORTED = "reported"
 NOT_BILLED = "not billed"
 
 _REMEMBERED = 4096
@@ -76,7 +84,7 @@ class PriceBook:
         return not any(source.is_there for source in self._sources)
 
     def load(self) -> None:
-        """Import ``genai-prices`` now, if it is there: a third of a second, once, that the first price takes else."""
+        """Import ``genai-prices`` now, if it is there: once, 70 ms, which the first price takes else."""
         self._genai.load()
 
     def charge(self, record: CallRecord) -> Charge:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from token_callbacks.charges import EXACT, Basis, Charged
+from token_callbacks.charges import EXACT, NAMELESS, Basis, Charged
 from token_callbacks.prices.book import Price, PriceBook
 from token_callbacks.records import Cost
 
@@ -63,4 +63,4 @@ def _main_currency(known: Sequence[tuple[Charged, Price]]) -> str | None:
 
 
 def _models(charges: Sequence[Charged]) -> list[str]:
-    return sorted({charged.charge.model or charged.charge.response_model or "unknown" for charged in charges})
+    return sorted({charged.charge.model or charged.charge.response_model or NAMELESS for charged in charges})

@@ -99,7 +99,7 @@ class GenaiPrices:
         return changes[passed - 1] if passed else date.min
 
     def _rates(self, charge: Charge, provider: str | None, model: str) -> Rates | None:
-        from genai_prices import Usage, calc_price  # a third of a second: not before a run has something to price
+        from genai_prices import Usage, calc_price  # not with this file: nobody may have asked for prices
 
         context = None if charge.service_tier in STANDARD_TIERS else _context(str(charge.service_tier))
         found = calc_price(
@@ -109,6 +109,8 @@ class GenaiPrices:
             genai_request_timestamp=_moment(charge),
             price_context=context,
         )
+        if len(self._changes) >= _REMEMBERED:
+            self._changes.clear()  # they are only to save look-ups
         self._changes[provider, model] = _change_days(found.model)
         if not _is_same_all_period(found.model) or not _has_tier(found, context):
             return None

@@ -5,10 +5,7 @@ from __future__ import annotations
 from datetime import date
 from decimal import Decimal
 
-from token_callbacks.charges import EXACT
-
-REPORTED = "reported"
-"""The source of a cost that the provider told."""
+from token_callbacks.charges import EXACT, NAMELESS
 
 
 class Costs:
@@ -20,12 +17,13 @@ class Costs:
         self.amounts: dict[str, Decimal] = {}
         """By currency."""
         self.sources: dict[str, date | None] = {}
-        """Who told the prices, and the latest day from which on one of them holds; ``None``: that is not told."""
+        """Who told the prices, and the latest day from which on one of them holds, or a cost was told; ``None``: that
+        is not told."""
         self.unpriced_calls = 0
         self.unpriced_models: set[str] = set()
         """Models that nobody knows a price for."""
         self.without_figures = 0
-        """Among the unpriced calls, those that lack a figure that a price takes."""
+        """Among the unpriced calls, those with a figure that a price takes missing, or contradicting another."""
 
     def add(self, amount: Decimal, *, currency: str, source: str, dated: date | None = None) -> None:
         """Add what some calls cost."""
@@ -38,7 +36,7 @@ class Costs:
         if lacks_figures:
             self.without_figures += calls
         else:
-            self.unpriced_models.add(model or "unknown")
+            self.unpriced_models.add(model or NAMELESS)
 
     def absorb(self, other: Costs) -> None:
         """Add the costs of another group."""

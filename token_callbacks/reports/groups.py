@@ -11,9 +11,10 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from token_callbacks.charges import REPORTED
 from token_callbacks.errors import InvalidArgument, MissingExtra
 from token_callbacks.records import CallRecord, Operation, Outcome, Provenance, Sources, Usage
-from token_callbacks.reports.costs import REPORTED, Costs
+from token_callbacks.reports.costs import Costs
 from token_callbacks.reports.logs import CallsFile, Logs, RunFacts
 from token_callbacks.reports.parts import Key, Part, Plan, Progress, typical
 from token_callbacks.reports.rows import Row
@@ -88,7 +89,7 @@ class Prices(Protocol):
         """Price the sum; ``None``: it has no price."""
 
     def lacks_figures(self, charge: Any) -> bool:
-        """Tell whether calls of this charge lack a figure that any price takes."""
+        """Tell whether a figure of these calls is missing that any price takes, or contradicts another."""
 
 
 def aggregated(
@@ -109,17 +110,20 @@ def aggregated(
     where it is installed. ``progress`` is told the bytes read and all there are, now and then.
 
     A call that a framework answered from its own cache counts as a call and adds no tokens. Raises ``InvalidArgument``
-    for a grouping or an engine that does not exist, ``MissingExtra`` where the engine is not installed.
+    for a grouping or an engine that does not exist, ``MissingExtra`` where the engine is not installed, and what
+    ``book.load`` raises.
     """
     where = where or Filter()
     skipped = logs.fresh_skipped()
     runs = logs.run_facts() if by.startswith(TAG) or where.asks_for_runs else {}
     groups = _Groups(by, where, tz, book, runs, details=details)
     with ThreadPoolExecutor(1) as beside:
-        if book is not None:
-            beside.submit(book.load)  # while DuckDB, which lets go of the interpreter, is at work
+        # While DuckDB, which lets go of the interpreter, is at work.
+        loading = None if book is None else beside.submit(book.load)
         for part in _parts(logs, groups.plan, engine, skipped, progress):
             groups.add(part)
+        if loading is not None:
+            loading.result()
     return groups.aggregate(skipped)
 
 
@@ -209,7 +213,9 @@ class _Groups:
         for sums in wanted:
             sums.add(part)
             if self._pricing is not None:
-                sums.charge(part, self._pricing.charge_of(part.key, self.plan))
+                sums.charge(
+                    part, self._pricing.charge_of(part.key, self.plan), day=self.plan.start_of(part.key.slot).date()
+                )
 
     def aggregate(self, skipped: Skipped) -> Aggregate:
         """Return the rows, in order."""
@@ -417,12 +423,15 @@ class _Sums:
                 self._tokens_by_source[source] += part.figures[position] or 0
                 self._weakest[position] = max(self._weakest[position] or source, source, key=_WEAKNESS.__getitem__)
 
-    def charge(self, part: Part, charge: Any) -> None:
-        """Keep what there is to price of a part; a provider's own word on the cost is taken as it is."""
+    def charge(self, part: Part, charge: Any, *, day: date) -> None:
+        """Keep what there is to price of a part; a provider's own word on the cost is taken as it is.
+
+        ``day``: the calls', in UTC.
+        """
         if part.key.cached or part.key.outcome is Outcome.NOT_STARTED:
             return
         if part.key.currency is not None and part.reported is not None:
-            self.costs.add(part.reported, currency=part.key.currency, source=REPORTED)
+            self.costs.add(part.reported, currency=part.key.currency, source=REPORTED, dated=day)
             return
         model, calls, figures = self._charges.get(
             charge, (part.key.model or part.key.response_model, 0, [None] * len(part.figures))

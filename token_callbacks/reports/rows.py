@@ -31,10 +31,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     costs: dict[str, Decimal]
     """By currency; empty: nothing priced."""
     price_sources: dict[str, date | None]
-    """Who told the prices, and the latest day from which on one of them holds; ``None``: the source does not say."""
+    """Who told the prices, and the latest day from which on one of them holds, or a cost was told; ``None``: the source
+    does not say."""
     unpriced_calls: int
-    """Calls whose price is not known, or that lack a figure it takes; never part of ``costs``."""
+    """Calls whose price, or what they used, is not known; never part of ``costs``."""
     unpriced_models: tuple[str, ...]
     """Models that nobody knows a price for."""
     calls_without_figures: int
-    """Among the unpriced calls, those that lack a figure that a price takes."""
+    """Among the unpriced calls, those with a figure that a price takes missing, or contradicting another."""

@@ -54,7 +54,7 @@ class PriceSource(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     """Such as ``genai-prices 0.2.3``; ``own table``; ``reported``: the provider told the cost."""
     dated: date | None
-    """The latest day from which on one of its prices holds; ``None``: it does not say."""
+    """The latest day from which on one of its prices holds, or a cost was told; ``None``: it does not say."""
 
 
 class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,11 +76,11 @@ class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
     price_sources: list[PriceSource]
     """Who told the prices, by name; empty: nothing priced."""
     unpriced_calls: Tokens
-    """Calls whose price is not known, or that lack a figure it takes; they are not in ``costs``."""
+    """Calls whose price, or what they used, is not known; they are not in ``costs``."""
     unpriced_models: list[str]
     """Models that nobody knows a price for."""
     calls_without_figures: Tokens
-    """Among the unpriced calls, those that lack a figure that a price takes."""
+    """Among the unpriced calls, those with a figure that a price takes missing, or contradicting another."""
     calls: Tokens
     failed_calls: Tokens
     cached_calls: Tokens

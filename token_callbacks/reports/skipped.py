@@ -6,15 +6,21 @@ from collections.abc import Iterable
 
 import msgspec
 
+from token_callbacks.reports.texts import numbered
+
 _TOLD = {
-    "torn": "{n} unfinished last lines: still being written, or cut off by a crash",
-    "unreadable": "{n} lines that are no calls of token_callbacks",
-    "newer": "{n} lines of a newer major schema version: upgrade token-callbacks to read them",
-    "too_long": "{n} lines longer than any call's",
-    "unreadable_files": "{n} files that cannot be read",
-    "foreign_files": "{n} files of somebody else",
-    "copied_files": "{n} files that are copies of others: their calls are counted once",
-}
+    "torn": ("unfinished last line", "unfinished last lines", "still being written, or cut off by a crash"),
+    "unreadable": ("line that is no call of token_callbacks", "lines that are no calls of token_callbacks", ""),
+    "newer": (
+        "line of a newer major schema version", "lines of a newer major schema version",
+        "upgrade token-callbacks to read it all",
+    ),
+    "too_long": ("line longer than any call's", "lines longer than any call's", ""),
+    "unreadable_files": ("file that cannot be read", "files that cannot be read", ""),
+    "foreign_files": ("file of somebody else", "files of somebody else", ""),
+    "copied_files": ("file that is a copy of another", "files that are copies of others", "calls are counted once"),
+}  # fmt: skip
+"""For each kind how one of it is told, how several are, and what there is to say of it."""
 
 
 class Skipped(msgspec.Struct, kw_only=True):
@@ -55,6 +61,7 @@ class Skipped(msgspec.Struct, kw_only=True):
 
     def told(self) -> Iterable[str]:
         """Say it in words, a sentence a kind, each with its example; nothing where nothing was passed over."""
-        for kind, words in _TOLD.items():
+        for kind, (one, several, remark) in _TOLD.items():
             if number := getattr(self, kind):
-                yield f"{words.format(n=f'{number:,}')} (first: {self.examples[kind]})"
+                words = numbered(number, one, several)
+                yield f"{words}{remark and f': {remark}'} (first: {self.examples[kind]})"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
+from token_callbacks.charges import NAMELESS
 from token_callbacks.reports.cells import cells, total_tokens
 from token_callbacks.reports.fitting import Entry, Fitted, Sheet, fitted_table
 from token_callbacks.reports.rows import Row
@@ -26,7 +28,6 @@ LEFT_OUT_FIRST = (
 """The order in which columns give way to a narrow terminal; the group and the total always stay."""
 
 _HEADS = {"cached": "of which\ncached", "written": "of which\nwritten", "reasoning": "of which\nreasoning"}
-_NO_GROUP = "(none)"
 _STYLES = {"group": "", "model": "dim", "total": "bold"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -85,6 +86,16 @@ def as_markdown(shown: Iterable[Line], *, head: str) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in written)
 
 
+def notes_as_markdown(notes: Iterable[str]) -> str:
+    """Write notes as the list that stands below a Markdown table; nothing where there are none."""
+    items = [f"- {_SYNTAX.sub(_escape, note)}\n" for note in notes]
+    return "".join(["\n", *items]) if items else ""
+
+
+_SYNTAX = re.compile(r"[\\`*_\[\]<>|~]")
+"""What Markdown may take for more than itself within a line."""
+
+
 def as_csv(shown: Iterable[Line]) -> str:
     """Write CSV: a head, a row a line, and in ``kind`` what is a group's, a model's within it, or the total.
 
@@ -107,6 +118,10 @@ CSV_COLUMNS = (
     "calls", "failed_calls", "cached_calls", "reported_calls", "counted_calls", "estimated_calls", "partial_calls",
     "missing_calls", "lower_bound",
 )  # fmt: skip
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\{found[0]}"
 
 
 def plain(amount: Decimal) -> str:
@@ -158,4 +173,4 @@ def _markdown(text: str) -> str:
 
 
 def _name(line: Line) -> str:
-    return _NO_GROUP if line.group is None else line.group
+    return NAMELESS if line.group is None else line.group

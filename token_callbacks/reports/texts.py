@@ -62,6 +62,11 @@ def _spelled(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+def numbered(number: int, one: str, several: str) -> str:
+    """Tell how many of something there are: ``1 line``, ``2,000 lines``."""
+    return f"{number:,} {one if number == 1 else several}"
+
+
 def sourced(source: str, dated: date | None) -> str:
     """Tell who told a price, and since when it holds, as far as that is told."""
     return source if dated is None else f"{source} of {dated}"
