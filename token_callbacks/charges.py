@@ -35,6 +35,9 @@ _PARTS = slice(3, 11)
 
 _TICKS = "cost_in_usd_ticks"
 
+MONEY_NAMES = frozenset({"service_tier", "speed", "cost", _TICKS})
+"""What of a provider's usage object, at its top, says more of the price than its counts do."""
+
 _SMALLEST, _LARGEST = -40, 18
 """Powers of ten that no cost of a call lies beyond; what does is no word on money."""
 
@@ -115,7 +118,7 @@ def key_of(record: CallRecord, figures: Sequence[Any]) -> tuple[Key, Decimal | N
     band, tier, amount, currency = 0, None, None, None
     if (prompt := figures[1]) is not None and prompt >= BAND_STARTS[0] and record.operation is not _EMBEDDING:
         band = band_of(prompt)
-    if told is not None and ("service_tier" in told or "cost" in told or "speed" in told or _TICKS in told):
+    if told is not None and not MONEY_NAMES.isdisjoint(told):
         tier = service_tier(told)
         if basis is not _FREE and (reported := reported_cost(record)) is not None:
             basis, (amount, currency) = Basis.REPORTED, reported
