@@ -28,6 +28,7 @@ import msgspec
 from token_callbacks.evidence import NO_NAMES, Evidence, Figures, Later, Names, settle, unsettled
 from token_callbacks.records import CallRecord, Operation, Outcome
 from token_callbacks.runs import current_agent
+from token_callbacks.totals import Totals
 from token_callbacks.worker import Worker
 
 _log = logging.getLogger("token_callbacks")
@@ -135,6 +136,27 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
     ended_at: datetime
     figures: Figures
     names: Names
+
+    def fold_into(self, totals: Totals, *, step: str | None) -> None:
+        """Add the call to totals, as its record would."""
+        call, figures, ending = self.call, self.figures, self.ending
+        reading = figures.reading
+        totals.fold(
+            figures.usage,
+            sources=figures.sources,
+            operation=call.operation,
+            outcome=ending.outcome,
+            is_cached=ending.cached,
+            is_retried=call.attempt > 1,
+            is_doubted=reading is not None and bool(reading.doubts),
+            provider=call.provider,
+            model=call.model,
+            response_model=self.names[1],
+            step=step,
+            agent=call.agent,
+            started_at=call.started_at,
+            told=None if reading is None or reading.is_counts else reading.payload,
+        )
 
     def record(self, *, run_id: str, step: str | None) -> CallRecord:
         """Make the record for one run."""
