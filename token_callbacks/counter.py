@@ -335,7 +335,7 @@ class TokenCounter:
             self._mark(run)
         if self._record_writers:
             self._write_record(run, draft.record(run_id=run.run_id, step=scope.step))
-        if not run.is_open:  # late: the summary is already written and must not stay wrong
+        if run.ended_at is not None:  # late: the summary is already written and must not stay wrong
             self._reissue(run)
 
     def _write_record(self, run: Run, record: CallRecord) -> None:
@@ -555,7 +555,7 @@ class TokenCounter:
             if scope.run.owner is self:  # also when the run has ended: what it started may go on calling
                 return scope
             scope = scope.outer
-        return self._default_scope()
+        return self._outermost or self._default_scope()
 
     def _default_scope(self) -> Scope:
         with self._ledger.lock:

@@ -38,6 +38,7 @@ class Lane:
         "_has_attributes",
         "_kinds",
         "_kinds_of",
+        "_parts",
         "_paths",
         "_reasoning_is_in",
         "_shape",
@@ -59,6 +60,7 @@ class Lane:
         self._figures = operator.attrgetter(*map(".".join, self._paths))
         self._wholes = [position for position, name in enumerate(_WHOLES) if name in places]
         self._has_attributes = type(example) is not dict
+        self._parts = parts
         self._kinds_of = operator.attrgetter(*(f"{part}.__class__" for part in parts), "__class__", "__class__")
         self._kinds = self._kinds_of(example) if self._has_attributes else ()
 
@@ -113,7 +115,17 @@ class Lane:
     def plain(self, shaped: Any, payload: object) -> dict[str, Any] | None:
         """Make plain JSON values of what was sent; ``None`` where there was a null that the shape does not tell of."""
         plain: dict[str, Any] = msgspec.to_builtins(shaped)
-        return plain if not self._has_attributes or _is_what_was_sent(plain, payload) else None
+        return plain if not self._has_attributes or self._is_what_was_sent(plain, payload) else None
+
+    def _is_what_was_sent(self, plain: Mapping[str, Any], payload: object) -> bool:
+        """Tell whether the names that are not null are those that somebody set."""
+        if plain.keys() != getattr(payload, _NAMES_SET):
+            return False
+        for name in self._parts:
+            part = plain.get(name)
+            if part is not None and part.keys() != getattr(getattr(payload, name), _NAMES_SET, part.keys()):
+                return False
+        return True
 
 
 def lane_for(example: object, places: Places, *, reasoning_is_in: bool) -> Lane | None:
@@ -161,18 +173,6 @@ def _shape_of(example: object, depth: int) -> type[msgspec.Struct] | None:
 
 def _is_name(name: object) -> bool:
     return isinstance(name, str) and name.isidentifier() and name.isascii() and name != _NOTHING
-
-
-def _is_what_was_sent(plain: Mapping[str, Any], payload: object) -> bool:
-    """Tell whether the names that are not null are those that somebody set."""
-    if type(payload) is dict:
-        return True
-    if plain.keys() != getattr(payload, _NAMES_SET):
-        return False
-    for name, value in plain.items():
-        if type(value) is dict and not _is_what_was_sent(value, getattr(payload, name)):
-            return False
-    return True
 
 
 def _at(shaped: Any, path: Sequence[str]) -> Any:

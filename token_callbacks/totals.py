@@ -168,7 +168,8 @@ class Totals:
             for position, figure in enumerate(figures):
                 if figure:  # nothing to add: not told, or none
                     added[position] += figure
-            sums.report(reported)
+            if reported is not None:
+                sums.report(reported)
 
     def merged(self, other: Totals) -> Totals:
         """Return the totals of the calls of both."""

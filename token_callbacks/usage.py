@@ -40,11 +40,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """A stream told more completion tokens than before: what it told last is its count up to there, and no opening."""
     unreadable: bool = False
     """Some of the answer could not be read."""
-
-    @property
-    def is_counts(self) -> bool:
-        """Whether it is certain that there is nothing but counts in the payload."""
-        return len(self.found) == 1 and self.found[0].lane is not None
+    is_counts: bool = False
+    """It is certain that there is nothing but counts in the payload."""
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -67,9 +64,10 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         if self.unreadable:
             doubts.append(Doubt.UNREADABLE_PART)
         prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        read, thought = usage.cache_read_tokens, usage.reasoning_tokens
         if (prompt or 0) > LARGEST_CONTEXT or (completion or 0) > LARGEST_CONTEXT:
             doubts.append(Doubt.LARGER_THAN_ANY_CONTEXT)
-        if _exceeds(usage.cache_read_tokens, prompt) or _exceeds(usage.reasoning_tokens, completion):
+        if (read and _exceeds(read, prompt)) or (thought and _exceeds(thought, completion)):
             doubts.append(Doubt.PART_EXCEEDS_WHOLE)
         return doubts
 
@@ -537,7 +535,11 @@ def _read_in_lane(payload: object, operation: Operation) -> Reading | None:
     for lane in _lanes[operation is Operation.EMBEDDING].get(key, ()):
         if lane is not None and (shaped := lane.fitted(payload)) is not None:
             usage = lane.usage(shaped)
-            return None if usage is None else Reading(usage=usage, found=(Found(payload, True, lane, shaped),))
+            return (
+                None
+                if usage is None
+                else Reading(usage=usage, found=(Found(payload, True, lane, shaped),), is_counts=True)
+            )
     return None
 
 
