@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal
 from typing import Any
@@ -40,6 +40,9 @@ _PARTS = slice(3, 11)
 """Of a usage as a tuple: what has, or may have, a price of its own."""
 
 _TICKS = "cost_in_usd_ticks"
+
+MONEY_NAMES = frozenset({"service_tier", "speed", "cost", _TICKS})
+"""What of a provider's usage object, at its top, says more of the price than its counts do."""
 
 _SMALLEST, _LARGEST = -40, 18
 """Powers of ten that no cost of a call lies beyond; what does is no word on money."""
@@ -104,7 +107,18 @@ _EMBEDDING, _FREE, _TOKENS = Operation.EMBEDDING, Basis.FREE, Basis.TOKENS
 
 def charge_of(record: CallRecord) -> Charge:
     """Tell the charge of a record."""
-    return charge_from(key_of(record, msgspec.structs.astuple(record.usage))[0])
+    key, _ = key_of(
+        msgspec.structs.astuple(record.usage),
+        operation=record.operation,
+        outcome=record.outcome,
+        is_cached=record.cached,
+        provider=record.provider,
+        model=record.model,
+        response_model=record.response_model,
+        started_at=record.started_at,
+        told=record.provider_usage,
+    )
+    return charge_from(key)
 
 
 def charge_from(key: Key) -> Charge:
@@ -112,22 +126,35 @@ def charge_from(key: Key) -> Charge:
     return Charge(**dict(zip(Charge.__struct_fields__, key, strict=True)))
 
 
-def key_of(record: CallRecord, figures: Sequence[Any]) -> tuple[Key, Decimal | None]:
-    """Tell the columns of a record's charge, and the cost that it reports; ``figures``: its usage as a tuple."""
-    started_at, told = record.started_at, record.provider_usage
+def key_of(
+    figures: Sequence[Any],
+    *,
+    operation: Operation,
+    outcome: Outcome,
+    is_cached: bool,
+    provider: str | None,
+    model: str | None,
+    response_model: str | None,
+    started_at: datetime,
+    told: Mapping[str, Any] | None,
+) -> tuple[Key, Decimal | None]:
+    """Tell the columns of a call's charge, and the cost that it reports.
+
+    ``figures``: its usage as a tuple; ``told``: the provider's usage object, ``None`` also where only counts are in it.
+    """
     if started_at.tzinfo is not UTC:
         started_at = started_at.astimezone(UTC)
-    basis = _basis(record, figures)
+    basis = _basis(figures, operation, outcome, is_cached)
     band, tier, amount, currency = 0, None, None, None
-    if (prompt := figures[1]) is not None and prompt >= BAND_STARTS[0] and record.operation is not _EMBEDDING:
+    if (prompt := figures[1]) is not None and prompt >= BAND_STARTS[0] and operation is not _EMBEDDING:
         band = band_of(prompt)
-    if told is not None and ("service_tier" in told or "cost" in told or "speed" in told or _TICKS in told):
+    if told is not None and not MONEY_NAMES.isdisjoint(told):
         tier = service_tier(told)
-        if basis is not _FREE and (reported := reported_cost(record)) is not None:
+        if basis is not _FREE and (reported := _reported(told, provider, model)) is not None:
             basis, (amount, currency) = Basis.REPORTED, reported
-    names = (record.provider, record.model, record.response_model)
     period = _PERIODS[started_at.hour * 2 + started_at.minute // 30]
-    return (basis, record.operation, *names, tier, started_at.date(), period, band, currency), amount
+    day = started_at.date()
+    return (basis, operation, provider, model, response_model, tier, day, period, band, currency), amount
 
 
 def period_of(moment: datetime) -> int:
@@ -150,19 +177,20 @@ def reported_cost(record: CallRecord) -> tuple[Decimal, str] | None:
     LiteLLM's proxy adds to streams, and is not taken.
     """
     told = record.provider_usage
-    if told is None:
-        return None
+    return None if told is None else _reported(told, record.provider, record.model)
+
+
+def _reported(told: Mapping[str, Any], provider: str | None, model: str | None) -> tuple[Decimal, str] | None:
     ticks, cost = told.get(_TICKS), told.get("cost")
     if ticks is not None:
         return _money(ticks, "USD", exponent=-10)
     if isinstance(cost, dict):
         currency = cost.get("currency")
         return _money(cost.get("total_cost"), currency if isinstance(currency, str) and currency else "USD")
-    return _openrouter(record, told, cost)
+    return _openrouter(told, cost, (provider or "", model or ""))
 
 
-def _openrouter(record: CallRecord, told: dict[str, Any], cost: object) -> tuple[Decimal, str] | None:
-    names = (record.provider or "", record.model or "")
+def _openrouter(told: Mapping[str, Any], cost: object, names: Sequence[str]) -> tuple[Decimal, str] | None:
     if not ("cost_details" in told or "is_byok" in told or any(name.startswith("openrouter") for name in names)):
         return None
     details = told.get("cost_details")
@@ -181,7 +209,7 @@ def _money(figure: object, currency: str, *, exponent: int = 0) -> tuple[Decimal
     return (amount, currency) if is_money else None
 
 
-def service_tier(told: dict[str, Any]) -> str | None:
+def service_tier(told: Mapping[str, Any]) -> str | None:
     """Tell the service tier that a provider's usage object names; ``fast`` for that speed, ``None``: none."""
     if told.get("speed") == "fast":  # https://platform.claude.com/docs/en/build-with-claude/fast-mode
         return "fast"
@@ -189,13 +217,13 @@ def service_tier(told: dict[str, Any]) -> str | None:
     return tier if isinstance(tier, str) else None
 
 
-def _basis(record: CallRecord, figures: Sequence[Any]) -> Basis:
-    if record.cached:
+def _basis(figures: Sequence[Any], operation: Operation, outcome: Outcome, is_cached: bool) -> Basis:
+    if is_cached:
         return _FREE
-    is_embedding = record.operation is _EMBEDDING
+    is_embedding = operation is _EMBEDDING
     whole, completion = (figures[0], 0) if is_embedding else (figures[1], figures[2])
     if whole is None or completion is None:
-        return _FREE if record.outcome is Outcome.NOT_STARTED else Basis.MISSING
+        return _FREE if outcome is Outcome.NOT_STARTED else Basis.MISSING
     return _fit(figures[_PARTS], whole, completion)
 
 

@@ -326,15 +326,20 @@ class TokenCounter:
         with self._ledger.lock:
             (self._writing_for or self._current_scope().run).internal_errors += 1
 
-    def _take(self, draft: Draft, scope: Scope) -> CallRecord:
-        """Make a call a record of the run it was made in, fold it in and write it; under the ledger's lock."""
+    def _take(self, draft: Draft, scope: Scope) -> None:
+        """Fold a call into the run it was made in and write its record, if anybody takes one; under the lock."""
         run = scope.run
-        record = draft.record(run_id=run.run_id, step=scope.step)
-        run.totals.add(record)
+        draft.fold_into(run.totals, step=scope.step)
         if run.parent is not None:
-            _add_to_ancestors(run.parent, record)
+            _add_to_ancestors(run.parent, draft)
         if run.lacks_marker:
             self._mark(run)
+        if self._record_writers:
+            self._write_record(run, draft.record(run_id=run.run_id, step=scope.step))
+        if run.ended_at is not None:  # late: the summary is already written and must not stay wrong
+            self._reissue(run)
+
+    def _write_record(self, run: Run, record: CallRecord) -> None:
         self._writing_for = run
         errors = run.internal_errors
         for write in self._record_writers:
@@ -342,9 +347,6 @@ class TokenCounter:
         if run.internal_errors != errors:
             run.lost_records += 1
         self._writing_for = None
-        if not run.is_open:  # late: the summary is already written and must not stay wrong
-            self._reissue(run)
-        return record
 
     def _make_run(self, name: str, tags: Mapping[str, str], parent: Run | None) -> Run:
         started_at = self._ledger.clock()
@@ -559,7 +561,7 @@ class TokenCounter:
             if scope.run.owner is self:  # also when the run has ended: what it started may go on calling
                 return scope
             scope = scope.outer
-        return self._default_scope()
+        return self._outermost or self._default_scope()
 
     def _default_scope(self) -> Scope:
         with self._ledger.lock:
@@ -613,9 +615,9 @@ def _with_elsewhere(run: Run) -> tuple[Totals, Sequence[int]]:
     return run.totals.merged(run.elsewhere[0]), nested
 
 
-def _add_to_ancestors(ancestor: Run | None, record: CallRecord) -> None:
-    usage = record.usage
-    while ancestor is not None and not record.cached:
+def _add_to_ancestors(ancestor: Run | None, draft: Draft) -> None:
+    usage = draft.figures.usage
+    while ancestor is not None and not draft.ending.cached:
         ancestor.nested_totals[0] += usage.embedding_tokens or 0
         ancestor.nested_totals[1] += usage.prompt_tokens or 0
         ancestor.nested_totals[2] += usage.completion_tokens or 0

@@ -26,8 +26,9 @@ from typing import ParamSpec, Protocol, TypeVar
 import msgspec
 
 from token_callbacks.evidence import NO_NAMES, Evidence, Figures, Later, Names, settle, unsettled
-from token_callbacks.records import CallRecord, Operation, Outcome
+from token_callbacks.records import CallRecord, Doubt, Operation, Outcome
 from token_callbacks.runs import current_agent
+from token_callbacks.totals import Totals
 from token_callbacks.worker import Worker
 
 _log = logging.getLogger("token_callbacks")
@@ -135,6 +136,28 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
     ended_at: datetime
     figures: Figures
     names: Names
+    doubts: list[Doubt] = []
+
+    def fold_into(self, totals: Totals, *, step: str | None) -> None:
+        """Add the call to totals, as its record would."""
+        call, figures, ending = self.call, self.figures, self.ending
+        reading = figures.reading
+        totals.fold(
+            figures.usage,
+            sources=figures.sources,
+            operation=call.operation,
+            outcome=ending.outcome,
+            is_cached=ending.cached,
+            is_retried=call.attempt > 1,
+            is_doubted=bool(self.doubts),
+            provider=call.provider,
+            model=call.model,
+            response_model=self.names[1],
+            step=step,
+            agent=call.agent,
+            started_at=call.started_at,
+            told=None if reading is None or reading.is_counts else reading.payload,
+        )
 
     def record(self, *, run_id: str, step: str | None) -> CallRecord:
         """Make the record for one run."""
@@ -169,7 +192,7 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
             provenance=figures.sources,
             counting_method=figures.counting_method,
             provider_usage=None if reading is None else reading.payload,
-            doubts=[] if reading is None else reading.doubts,
+            doubts=self.doubts,
         )
 
 
@@ -322,7 +345,8 @@ class Ledger:
                 self._end_inner(call, ending, evidence, counts_here)
             # Who has an answer though every request failed, as far as one was seen, has it from somewhere else.
             if not call.is_wrapper or (ending.outcome is Outcome.COMPLETED and _have_failed(call.inner)):
-                is_over = self._deliver(call, _receivers(call), ending, evidence, counts_here)
+                receivers = call.seats if call.outer is None and not call.listeners else _receivers(call)
+                is_over = self._deliver(call, receivers, ending, evidence, counts_here)
         finally:
             call.inner = []  # inner calls know their wrapper: without the cycle all of them go at once
             if is_over:
@@ -393,6 +417,7 @@ class Ledger:
             ended_at=ended_at,
             figures=figures,
             names=names,
+            doubts=[] if figures.reading is None else figures.reading.doubts,
         )
         with self.lock:
             for receiver in receivers:
@@ -536,8 +561,6 @@ def _seat_of(participant: Participant, call: OpenCall) -> Seat | None:
 
 
 def _receivers(call: OpenCall) -> Sequence[Receiver]:
-    if call.outer is None and not call.listeners:
-        return call.seats
     receivers: list[Receiver] = [*call.seats]
     link: OpenCall | None = call
     while link is not None:
@@ -550,6 +573,8 @@ def _receivers(call: OpenCall) -> Sequence[Receiver]:
 def _describe(call: OpenCall, outcome: Outcome, evidence: Sequence[Evidence]) -> tuple[Figures | Later, Names]:
     """Settle a call's figures, and tell the response's id and its model."""
     figures = settle(call.operation, call.model, outcome, evidence, at_most=_most_counted_here)
+    if len(evidence) == 1:
+        return figures, evidence[0].names()
     response_id = response_model = None
     for witness in evidence:
         named = witness.names()

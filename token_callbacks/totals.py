@@ -1,13 +1,15 @@
 """The running fold of a run's records into its summary.
 
-Every record is folded in once, when it is made, so that a summary costs the same after ten calls and after a hundred
-thousand, and no record has to stay in memory. Folding the lines of the log gives the same summary again.
+Every call is folded in once, when it ends, so that a summary costs the same after ten calls and after a hundred
+thousand like them, and no record has to stay in memory. Folding the lines of the log gives the same summary again.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -33,43 +35,30 @@ from token_callbacks.records import (
 _WHOLES = 3
 """``Usage`` begins with embedding, prompt and completion; the parts after them are in ``TokenDetails``' order."""
 
-_NOTHING = Usage()
-
+_CHARGE = len(Charge.__struct_fields__)
 _MODEL = Charge.__struct_fields__.index("model")
-
-# A member of an enumeration takes longer to reach than a global, and this is on the path of every call.
-_EMBEDDING, _PARTIAL, _MISSING = Operation.EMBEDDING, Provenance.PARTIAL, Provenance.MISSING
-_FAILED, _ABANDONED, _CANCELLED, _NOT_STARTED = (
-    Outcome.FAILED,
-    Outcome.ABANDONED,
-    Outcome.CANCELLED,
-    Outcome.NOT_STARTED,
-)
+_OPERATION = Charge.__struct_fields__.index("operation")
+_ABANDONED = (Outcome.ABANDONED, Outcome.CANCELLED)
+_LOWER_BOUNDS = (Provenance.PARTIAL, Provenance.MISSING)
 
 
 class _Group:
-    """The running totals of one model or step."""
+    """The totals of one model, step or agent."""
 
     __slots__ = ("calls", "completion", "embedding", "prompt")
 
     def __init__(self) -> None:
         self.calls = self.embedding = self.prompt = self.completion = 0
 
-    def add(self, embedding: int, prompt: int, completion: int) -> None:
-        self.calls += 1
-        self.embedding += embedding
-        self.prompt += prompt
-        self.completion += completion
-
-    def absorb(self, other: _Group) -> None:
-        self.calls += other.calls
-        self.embedding += other.embedding
-        self.prompt += other.prompt
-        self.completion += other.completion
+    def add(self, sums: _Sums) -> None:
+        self.calls += sums.calls
+        self.embedding += sums.figures[0]
+        self.prompt += sums.figures[1]
+        self.completion += sums.figures[2]
 
 
-class _Bill:
-    """The running totals of one charge."""
+class _Sums:
+    """The running totals of calls that differ in nothing but their figures."""
 
     __slots__ = ("calls", "figures", "reported")
 
@@ -78,172 +67,179 @@ class _Bill:
         self.figures = [0] * len(Usage.__struct_fields__)
         self.reported: Decimal | None = None
 
-    def add(self, figures: Sequence[Any], reported: Decimal | None) -> None:
-        self.calls += 1
-        sums = self.figures
-        for position, figure in enumerate(figures):
-            if figure:  # nothing to add: not told, or none
-                sums[position] += figure
-        if reported is not None:
-            self.reported = reported if self.reported is None else EXACT.add(self.reported, reported)
+    def report(self, amount: Decimal | None) -> None:
+        if amount is not None:
+            self.reported = amount if self.reported is None else EXACT.add(self.reported, amount)
 
-    def absorb(self, other: _Bill) -> None:
+    def absorb(self, other: _Sums) -> None:
         self.calls += other.calls
         self.figures = [mine + theirs for mine, theirs in zip(self.figures, other.figures, strict=True)]
-        if other.reported is not None:
-            self.reported = EXACT.add(self.reported or Decimal(0), other.reported)
+        self.report(other.reported)
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    """What the calls of one sum have in common beside their charge; the end of its key, in its order."""
+
+    step: str | None
+    agent: str | None
+    sources: Sources
+    outcome: Outcome
+    is_retried: bool
+    is_doubted: bool
+    is_cached: bool
 
 
 class Totals:
-    """Running totals of records; not thread-safe, the ledger's lock guards it.
+    """Running totals of calls; not thread-safe, the ledger's lock guards it.
 
-    Calls that the framework answered from its own cache are counted as calls and add no tokens: nothing was billed.
+    A call is added to one sum, that of the calls like it in everything but the figures; all else is told from the sums
+    when it is asked for. Calls that the framework answered from its own cache add no tokens: nothing was billed.
     """
 
-    __slots__ = (
-        "_abandoned",
-        "_agents",
-        "_bills",
-        "_cached",
-        "_doubted",
-        "_embedding_calls",
-        "_error_tokens",
-        "_failed",
-        "_lower_bound",
-        "_retried",
-        "_source_calls",
-        "_source_tokens",
-        "_steps",
-        "_whole",
-    )
+    __slots__ = ("_last", "_sums")
 
     def __init__(self, records: Iterable[CallRecord] = ()) -> None:
-        self._whole = _Group()
-        self._embedding_calls = self._failed = self._abandoned = self._retried = self._cached = self._doubted = 0
-        self._bills: dict[Key, _Bill] = {}
-        self._source_calls = dict.fromkeys(Provenance, 0)
-        self._source_tokens = dict.fromkeys(Provenance, 0)
-        self._steps: dict[str | None, _Group] = {}
-        self._agents: dict[str | None, _Group] = {}
-        self._lower_bound = False
-        self._error_tokens = 0.0
+        self._sums: dict[Key, _Sums] = {}
+        self._last: tuple[Key, _Sums] = (), _Sums()
         for record in records:
             self.add(record)
 
     def add(self, record: CallRecord) -> None:
         """Fold one record in."""
-        usage, sources, outcome = record.usage, record.provenance, record.outcome
-        if record.operation is _EMBEDDING:
-            self._embedding_calls += 1
-        if record.attempt > 1:
-            self._retried += 1
-        if outcome is _FAILED:
-            self._failed += 1
-        elif outcome is _ABANDONED or outcome is _CANCELLED:
-            self._abandoned += 1
-        if record.doubts:
-            self._doubted += 1
-        if record.cached:
-            self._cached += 1
-            usage = _NOTHING
-        else:
-            self._add_sources(usage, sources)
-        self._add_bill(record)
-        figures = (usage.embedding_tokens or 0, usage.prompt_tokens or 0, usage.completion_tokens or 0)
-        self._whole.add(*figures)
-        if record.step is not None:
-            _group(self._steps, record.step).add(*figures)
-        if record.agent is not None:
-            _group(self._agents, record.agent).add(*figures)
-        weakest = sources.weakest
-        self._source_calls[weakest] += 1
-        if (weakest is _PARTIAL or weakest is _MISSING) and outcome is not _NOT_STARTED:
-            self._lower_bound = True
+        self.fold(
+            record.usage,
+            sources=record.provenance,
+            operation=record.operation,
+            outcome=record.outcome,
+            is_cached=record.cached,
+            is_retried=record.attempt > 1,
+            is_doubted=bool(record.doubts),
+            provider=record.provider,
+            model=record.model,
+            response_model=record.response_model,
+            step=record.step,
+            agent=record.agent,
+            started_at=record.started_at,
+            told=record.provider_usage,
+        )
 
-    def _add_bill(self, record: CallRecord) -> None:
-        figures = msgspec.structs.astuple(record.usage)
-        key, reported = key_of(record, figures)
-        bill = self._bills.get(key)
-        if bill is None:
-            bill = self._bills[key] = _Bill()
-        bill.add(() if record.cached else figures, reported)
+    def fold(
+        self,
+        usage: Usage,
+        *,
+        sources: Sources,
+        operation: Operation,
+        outcome: Outcome,
+        is_cached: bool,
+        is_retried: bool,
+        is_doubted: bool,
+        provider: str | None,
+        model: str | None,
+        response_model: str | None,
+        step: str | None,
+        agent: str | None,
+        started_at: datetime,
+        told: Mapping[str, Any] | None,
+    ) -> None:
+        """Fold one call in, for which there need be no record.
 
-    def _add_sources(self, usage: Usage, sources: Sources) -> None:
-        tokens = self._source_tokens
-        if usage.embedding_tokens is not None and sources.embedding is not None:
-            tokens[sources.embedding] += usage.embedding_tokens
-        if usage.prompt_tokens is not None and sources.prompt is not None:
-            tokens[sources.prompt] += usage.prompt_tokens
-        if usage.completion_tokens is not None and sources.completion is not None:
-            tokens[sources.completion] += usage.completion_tokens
-        if sources.prompt_error_band is not None:
-            self._error_tokens += sources.prompt_error_band * (usage.prompt_tokens or 0)
-        if sources.completion_error_band is not None:
-            self._error_tokens += sources.completion_error_band * (usage.completion_tokens or 0)
-        if sources.embedding_error_band is not None:
-            self._error_tokens += sources.embedding_error_band * (usage.embedding_tokens or 0)
+        ``told``: the provider's usage object, ``None`` also where only counts are in it.
+        """
+        figures = msgspec.structs.astuple(usage)
+        charge, reported = key_of(
+            figures,
+            operation=operation,
+            outcome=outcome,
+            is_cached=is_cached,
+            provider=provider,
+            model=model,
+            response_model=response_model,
+            started_at=started_at,
+            told=told,
+        )
+        key = (*charge, step, agent, sources, outcome, is_retried, is_doubted, is_cached)
+        last, sums = self._last
+        if key != last:  # mostly one call is like the one before it
+            sums = self._sums.setdefault(key, _Sums())
+            self._last = key, sums
+        sums.calls += 1
+        if not is_cached:
+            added = sums.figures
+            for position, figure in enumerate(figures):
+                if figure:  # nothing to add: not told, or none
+                    added[position] += figure
+            if reported is not None:
+                sums.report(reported)
 
     def merged(self, other: Totals) -> Totals:
-        """Return the totals of the records of both."""
-        sums = Totals()
+        """Return the totals of the calls of both."""
+        both = Totals()
         for part in (self, other):
-            sums._absorb(part)
-        return sums
+            both._absorb(part)
+        return both
 
     def _absorb(self, other: Totals) -> None:
-        self._whole.absorb(other._whole)
-        self._embedding_calls += other._embedding_calls
-        self._failed += other._failed
-        self._abandoned += other._abandoned
-        self._retried += other._retried
-        self._cached += other._cached
-        self._doubted += other._doubted
-        self._lower_bound = self._lower_bound or other._lower_bound
-        self._error_tokens += other._error_tokens
-        for key, bill in other._bills.items():
-            self._bills.setdefault(key, _Bill()).absorb(bill)
-        for source in Provenance:
-            self._source_calls[source] += other._source_calls[source]
-            self._source_tokens[source] += other._source_tokens[source]
-        for mine, theirs in ((self._steps, other._steps), (self._agents, other._agents)):
-            for name, group in theirs.items():
-                _group(mine, name).absorb(group)
+        for key, sums in other._sums.items():
+            self._sums.setdefault(key, _Sums()).absorb(sums)
+
+    def _kinds(self) -> Iterator[tuple[_Kind, _Sums]]:
+        for key, sums in self._sums.items():
+            yield _Kind(*key[_CHARGE:]), sums
+
+    def _calls(self, is_meant: Callable[[_Kind], bool]) -> int:
+        return sum(sums.calls for kind, sums in self._kinds() if is_meant(kind))
+
+    def _figures(self) -> list[int]:
+        return [
+            sum(column) for column in zip(_NO_FIGURES, *(sums.figures for sums in self._sums.values()), strict=True)
+        ]
+
+    def _groups(self, name_of: Callable[[Key], str | None]) -> dict[str | None, _Group]:
+        groups: dict[str | None, _Group] = {}
+        for key, sums in self._sums.items():
+            name = name_of(key)
+            group = groups.get(name)
+            if group is None:
+                group = groups[name] = _Group()
+            group.add(sums)
+        return groups
 
     @property
     def four(self) -> FourTotals:
         """LaVague's four figures."""
-        whole = self._whole
+        embedding, prompt, completion = self._figures()[:_WHOLES]
         return FourTotals(
-            embedding_tokens=whole.embedding,
-            llm_prompt_tokens=whole.prompt,
-            llm_completion_tokens=whole.completion,
-            total_llm_tokens=whole.prompt + whole.completion,
+            embedding_tokens=embedding,
+            llm_prompt_tokens=prompt,
+            llm_completion_tokens=completion,
+            total_llm_tokens=prompt + completion,
         )
 
     @property
     def calls(self) -> Calls:
         """How many calls, and how they ended."""
+        embedding = sum(sums.calls for key, sums in self._sums.items() if key[_OPERATION] is Operation.EMBEDDING)
         return Calls(
-            llm=self._whole.calls - self._embedding_calls,
-            embedding=self._embedding_calls,
-            failed=self._failed,
-            abandoned=self._abandoned,
-            retried=self._retried,
-            cached=self._cached,
-            doubted=self._doubted,
+            llm=self._calls(lambda _: True) - embedding,
+            embedding=embedding,
+            failed=self._calls(lambda kind: kind.outcome is Outcome.FAILED),
+            abandoned=self._calls(lambda kind: kind.outcome in _ABANDONED),
+            retried=self._calls(lambda kind: kind.is_retried),
+            cached=self._calls(lambda kind: kind.is_cached),
+            doubted=self._calls(lambda kind: kind.is_doubted),
         )
 
     @property
     def token_details(self) -> TokenDetails:
         """Parts of the prompt and completion tokens."""
-        figures = [0] * len(Usage.__struct_fields__)
-        for bill in self._bills.values():
-            figures = [mine + theirs for mine, theirs in zip(figures, bill.figures, strict=True)]
-        return TokenDetails(**dict(zip(TokenDetails.__struct_fields__, figures[_WHOLES:], strict=True)))
+        return TokenDetails(**dict(zip(TokenDetails.__struct_fields__, self._figures()[_WHOLES:], strict=True)))
 
     @property
     def charges(self) -> list[Charged]:
         """What there is to be priced, in order of first use."""
+        bills: dict[Key, _Sums] = {}
+        for key, sums in self._sums.items():
+            bills.setdefault(key[:_CHARGE], _Sums()).absorb(sums)
         return [
             Charged(
                 charge=charge_from(key),
@@ -251,56 +247,61 @@ class Totals:
                 calls=bill.calls,
                 reported=bill.reported,
             )
-            for key, bill in self._bills.items()
+            for key, bill in bills.items()
         ]
 
     @property
     def provenance(self) -> ProvenanceShares:
         """How much rests on which source."""
+        calls, tokens, error_tokens = dict.fromkeys(Provenance, 0), dict.fromkeys(Provenance, 0), 0.0
+        for kind, sums in self._kinds():
+            sources = kind.sources
+            calls[sources.weakest] += sums.calls
+            for source, figure in zip(
+                (sources.embedding, sources.prompt, sources.completion), sums.figures, strict=False
+            ):
+                if source is not None:
+                    tokens[source] += figure
+            bands = (sources.embedding_error_band, sources.prompt_error_band, sources.completion_error_band)
+            error_tokens += sum(
+                band * figure for band, figure in zip(bands, sums.figures, strict=False) if band is not None
+            )
         shares = {
-            source.value: Share(calls=self._source_calls[source], tokens=self._source_tokens[source])
+            source.value: Share(calls=calls[source], tokens=tokens[source])
             for source in Provenance
             if source is not Provenance.MISSING
         }
-        missing = MissingShare(calls=self._source_calls[Provenance.MISSING])
-        return ProvenanceShares(missing=missing, error_tokens=math.ceil(round(self._error_tokens, 6)), **shares)
+        missing = MissingShare(calls=calls[Provenance.MISSING])
+        return ProvenanceShares(missing=missing, error_tokens=math.ceil(round(error_tokens, 6)), **shares)
 
     @property
     def lower_bound(self) -> bool:
         """Whether any figure is partial or missing."""
-        return self._lower_bound
+        return any(
+            kind.sources.weakest in _LOWER_BOUNDS and kind.outcome is not Outcome.NOT_STARTED
+            for kind, _ in self._kinds()
+        )
 
     @property
     def by_model(self) -> list[GroupTotals]:
         """Totals by the model that was asked for, in order of first use."""
-        models: dict[str | None, _Group] = {}
-        for key, bill in self._bills.items():
-            group = _group(models, key[_MODEL])
-            group.calls += bill.calls
-            group.embedding += bill.figures[0]
-            group.prompt += bill.figures[1]
-            group.completion += bill.figures[2]
-        return _rows(models)
+        return _rows(self._groups(operator.itemgetter(_MODEL)))
 
     @property
     def by_step(self) -> list[GroupTotals]:
         """Totals by step, in order of first use; calls outside any step are in none."""
-        return _rows(self._steps)
+        return _rows(self._groups(operator.itemgetter(_CHARGE)), without_name=False)
 
     @property
     def by_agent(self) -> list[GroupTotals]:
         """Totals by agent, in order of first use; calls that no agent made are in none."""
-        return _rows(self._agents)
+        return _rows(self._groups(operator.itemgetter(_CHARGE + 1)), without_name=False)
 
 
-def _group(groups: dict[str | None, _Group], name: str | None) -> _Group:
-    group = groups.get(name)
-    if group is None:
-        group = groups[name] = _Group()
-    return group
+_NO_FIGURES = [0] * len(Usage.__struct_fields__)
 
 
-def _rows(groups: dict[str | None, _Group]) -> list[GroupTotals]:
+def _rows(groups: dict[str | None, _Group], *, without_name: bool = True) -> list[GroupTotals]:
     return [
         GroupTotals(
             name=name,
@@ -311,4 +312,5 @@ def _rows(groups: dict[str | None, _Group]) -> list[GroupTotals]:
             total_llm_tokens=group.prompt + group.completion,
         )
         for name, group in groups.items()
+        if without_name or name is not None
     ]

@@ -12,16 +12,15 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, cast
 
 import msgspec
 
+from token_callbacks.charges import MONEY_NAMES
 from token_callbacks.dialects import DIALECTS, PLACES, Dialect
+from token_callbacks.lanes import LARGEST, Lane, Places, lane_for, names_of
 from token_callbacks.records import Doubt, Operation, Usage
-
-_LARGEST = 2**53
-"""The largest integer that every JSON reader keeps exact."""
 
 LARGEST_CONTEXT = 10_000_000
 """Tokens: the longest context window there is, https://www.llama.com/models/llama-4/ (2026-11)."""
@@ -41,10 +40,14 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """A stream told more completion tokens than before: what it told last is its count up to there, and no opening."""
     unreadable: bool = False
     """Some of the answer could not be read."""
+    is_counts: bool = False
+    """It is certain that there is nothing but counts in the payload."""
 
     @property
     def payload(self) -> dict[str, Any]:
         """The provider's usage object as plain JSON values; several objects of one answer are one."""
+        if self.is_counts:
+            return self.found[0].plain()
         plain: dict[str, Any] = {}
         for found in reversed(self.found):
             try:
@@ -61,9 +64,10 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         if self.unreadable:
             doubts.append(Doubt.UNREADABLE_PART)
         prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        read, thought = usage.cache_read_tokens, usage.reasoning_tokens
         if (prompt or 0) > LARGEST_CONTEXT or (completion or 0) > LARGEST_CONTEXT:
             doubts.append(Doubt.LARGER_THAN_ANY_CONTEXT)
-        if _exceeds(usage.cache_read_tokens, prompt) or _exceeds(usage.reasoning_tokens, completion):
+        if (read and _exceeds(read, prompt)) or (thought and _exceeds(thought, completion)):
             doubts.append(Doubt.PART_EXCEEDS_WHOLE)
         return doubts
 
@@ -74,16 +78,21 @@ class Found(msgspec.Struct, frozen=True):
     value: Any
     is_usage: bool
     """It is a usage object; else it is a whole answer, with figures beside its text: only those are kept of it."""
+    lane: Lane | None = None
+    """What it was read by, if it had one."""
+    shaped: Any = None
+    """Its copy in the shape of the lane."""
 
     def plain(self) -> dict[str, Any]:
         """Copy it into plain JSON values."""
+        if self.lane is not None and (plain := self.lane.plain(self.shaped, self.value)) is not None:
+            return plain
         return as_plain(self.value) if self.is_usage else _numbers_of(self.value)
 
 
 def read_usage(payload: object, operation: Operation) -> Reading | None:
     """Read one usage object; ``None`` where it tells no figure of this operation."""
-    figures = _figures(payload, operation)
-    return None if figures is None else Reading(usage=figures[0], found=(Found(payload, True),))
+    return _read_in_lane(payload, operation) or _read_one(payload, operation)
 
 
 def read_answer(answer: object, operation: Operation) -> Reading | None:
@@ -91,6 +100,9 @@ def read_answer(answer: object, operation: Operation) -> Reading | None:
     view = answer if type(answer) is dict else _view(answer)
     if view is None:
         return None
+    first = view.get(_FIRST_PLACE)
+    if first is not None and (reading := _read_in_lane(first, operation)) is not None:
+        return reading
     places, is_itself = _places_in(_keys(view))
     if not places and not is_itself:
         return None
@@ -102,9 +114,8 @@ def read_answer(answer: object, operation: Operation) -> Reading | None:
         may_tell = True
         if type(value) is list:  # one for each choice
             break
-        figures = _figures(value, operation)
-        if figures is not None and not figures[1].fills_in and is_whole(figures[0], operation):
-            return Reading(usage=figures[0], found=(Found(value, True),))
+        if (reading := _read_one(value, operation, is_all=True)) is not None:
+            return reading
     return read_stream((answer,), operation) if may_tell else None
 
 
@@ -311,7 +322,7 @@ def _exceeds(part_: int | None, whole: int | None) -> bool:
 def token_count(value: object) -> int | None:
     """Return the value if it is a sensible number of tokens, else ``None``."""
     if type(value) is int:
-        return value if 0 <= value <= _LARGEST else None
+        return value if 0 <= value <= LARGEST else None
     if isinstance(value, int) and not isinstance(value, bool):
         return token_count(int(value))
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
@@ -374,14 +385,15 @@ class _Plan:
 
     __slots__ = (
         "_marks",
-        "_plain_marks",
-        "_reasoning_may_stand_beside",
-        "_sums",
         "_told",
         "fills_in",
         "names",
+        "plain_marks",
         "prompt_names",
+        "reasoning_may_stand_beside",
+        "sums",
         "total_names",
+        "wanted",
     )
 
     def __init__(self, dialect: Dialect, keys: tuple[Any, ...], is_embedding: bool) -> None:
@@ -391,23 +403,23 @@ class _Plan:
         self.prompt_names = {_top(path) for figure in _PROMPT_SIDE for path in _paths(dialect, figure)}
         self.total_names = {_top(path) for path in dialect.total_tokens}
         marks = [_steps(mark) for mark in dialect.marks if _top(mark) in here]
-        self._plain_marks = [steps[0][0] for steps in marks if len(steps) == 1 and steps[0][1] is None]
+        self.plain_marks = [steps[0][0] for steps in marks if len(steps) == 1 and steps[0][1] is None]
         self._marks = [steps for steps in marks if len(steps) > 1 or steps[0][1] is not None]
-        self._sums: list[tuple[str, list[str]]] = []
-        self._reasoning_may_stand_beside = dialect.reasoning_may_stand_beside
-        wanted: list[tuple[_Steps, str]] = []
+        self.sums: list[tuple[str, list[str]]] = []
+        self.reasoning_may_stand_beside = dialect.reasoning_may_stand_beside
+        self.wanted: list[tuple[_Steps, str]] = []
         for figure in _FIGURES_OF[is_embedding]:
             terms = [[path for path in term.split("|") if _top(path) in here] for term in getattr(dialect, figure)]
             terms = [paths for paths in terms if paths]
             slots = [figure] if len(terms) == 1 else [f"{figure} {number}" for number in range(len(terms))]
-            wanted += [(_steps(path), slot) for paths, slot in zip(terms, slots, strict=True) for path in paths]
+            self.wanted += [(_steps(path), slot) for paths, slot in zip(terms, slots, strict=True) for path in paths]
             if len(slots) > 1:
-                self._sums.append((figure, slots))
-        self._told = _Wanted(wanted).among(keys)
+                self.sums.append((figure, slots))
+        self._told = _Wanted(self.wanted).among(keys)
 
     def is_marked(self, view: View) -> bool:
         """Tell whether a payload is of this dialect."""
-        for name in self._plain_marks:
+        for name in self.plain_marks:
             if view.get(name) is not None:
                 return True
         return any(_follow(view, steps) is not None for steps in self._marks) if self._marks else False
@@ -416,13 +428,13 @@ class _Plan:
         """Read the figures."""
         figures: dict[str, int] = {}
         _take(self._told, view, figures)
-        for figure, slots in self._sums:
+        for figure, slots in self.sums:
             told = [figures.pop(slot) for slot in slots if slot in figures]
             if told:
                 figures[figure] = sum(told)
         if _WHOLES.isdisjoint(figures):
             return None
-        _complete(figures, figures.pop("total_tokens", None), self._reasoning_may_stand_beside)
+        _complete(figures, figures.pop("total_tokens", None), self.reasoning_may_stand_beside)
         return Usage(**figures)
 
 
@@ -454,7 +466,7 @@ def _take(paths: _Paths, view: View, figures: dict[str, int]) -> None:
     for name, slot in here:
         value = view.get(name)
         if value is not None and (slot not in figures or not figures[slot]):
-            if type(value) is int and 0 <= value <= _LARGEST:
+            if type(value) is int and 0 <= value <= LARGEST:
                 figures[slot] = value
             elif (tokens := token_count(value)) is not None:
                 figures[slot] = tokens
@@ -480,6 +492,19 @@ def _complete(figures: dict[str, int], total: int | None, reasoning_may_stand_be
         figures["prompt_tokens"] = total - completion
 
 
+def _read_one(payload: object, operation: Operation, *, is_all: bool = False) -> Reading | None:
+    """Read one payload by its dialect; with ``is_all`` only if nothing is left to be told elsewhere."""
+    figures = _figures(payload, operation)
+    if figures is None:
+        return None
+    usage, plan = figures
+    if is_whole(usage, operation) and not plan.fills_in:
+        _lay_lane(payload, usage, plan, operation)
+    elif is_all:
+        return None
+    return Reading(usage=usage, found=(Found(payload, True),))
+
+
 def _figures(payload: object, operation: Operation) -> tuple[Usage, _Plan] | None:
     """Read one payload by the first dialect that it is marked as and that finds a figure in it."""
     view = payload if type(payload) is dict else _view(payload)
@@ -500,6 +525,72 @@ def _plans(keys: tuple[Any, ...], is_embedding: bool) -> tuple[_Plan, ...]:
         _Plan(dialect, keys, is_embedding) for dialect in DIALECTS if any(_top(mark) in here for mark in dialect.marks)
     )
 
+
+# --- the lane in front, for objects that are shaped like one that was read before
+
+
+def _read_in_lane(payload: object, operation: Operation) -> Reading | None:
+    """Read a payload that is wholly told and shaped like an earlier one; ``None`` for any other, and for the first."""
+    key: Any = tuple(payload) if type(payload) is dict else type(payload)
+    for lane in _lanes[operation is Operation.EMBEDDING].get(key, ()):
+        if lane is not None and (shaped := lane.fitted(payload)) is not None:
+            usage = lane.usage(shaped)
+            return (
+                None
+                if usage is None
+                else Reading(usage=usage, found=(Found(payload, True, lane, shaped),), is_counts=True)
+            )
+    return None
+
+
+def _lay_lane(payload: object, usage: Usage, plan: _Plan, operation: Operation) -> None:
+    """Lay a lane for what is shaped like a payload that was read, if it then gives what its dialect gave."""
+    lanes = _lanes[operation is Operation.EMBEDDING]
+    key: Any = tuple(payload) if type(payload) is dict else type(payload)
+    known = lanes.get(key, ())
+    if len(known) >= _MOST_ALIKE or (not known and len(lanes) >= _MOST_KEYS):
+        return
+    places = _places_of(payload, plan, operation)
+    lane = None if places is None else lane_for(payload, places, reasoning_is_in=not plan.reasoning_may_stand_beside)
+    shaped = None if lane is None else lane.fitted(payload)
+    is_like_it = lane is not None and shaped is not None and lane.usage(shaped) == usage
+    lanes[key] = (*known, lane if is_like_it else None)
+
+
+def _places_of(payload: object, plan: _Plan, operation: Operation) -> Places | None:
+    """Tell where each figure is; ``None`` where one is a sum or in two places, or a dialect goes before this one."""
+    names = names_of(payload)
+    if names is None or plan.sums or plan is not _plans(_keys(names), operation is Operation.EMBEDDING)[0]:
+        return None
+    places: dict[str, str] = {}
+    for steps, figure in plan.wanted:
+        if _leads_somewhere(payload, steps):
+            if figure in places and figure not in _WHOLES:
+                return None
+            places.setdefault(figure, ".".join(name for name, _ in steps))
+    is_marked_by_whole = any(places.get(whole) in plan.plain_marks for whole in _WHOLES)
+    return places if is_marked_by_whole and MONEY_NAMES.isdisjoint(names) else None
+
+
+def _leads_somewhere(payload: Any, steps: _Steps) -> bool:
+    for name, _ in steps:
+        names = names_of(payload)
+        if names is None or name not in names:
+            return False
+        payload = names[name]
+    return True
+
+
+_lanes: tuple[_Lanes, _Lanes] = ({}, {})
+"""Those of LLM calls, and those of embeddings."""
+
+_Lanes = dict[Hashable, tuple[Lane | None, ...]]
+"""The lanes by the class of an object, or by the keys of a dict; ``None`` for what none could be laid for."""
+
+_MOST_ALIKE = 3
+"""Objects of one class may differ in which of their parts are null."""
+
+_MOST_KEYS = 256
 
 _Steps = tuple[tuple[str, Any], ...]
 """A path taken apart: names, each with what selects among the items of a list there, or ``None``."""
@@ -564,6 +655,7 @@ _FIGURES_OF: tuple[list[str], list[str]] = (
 """The figures of an LLM call, and those of an embedding."""
 
 _PLACES = tuple(map(_steps, PLACES))
+_FIRST_PLACE = PLACES[0]
 _MARKING_NAMES = frozenset(_top(mark) for dialect in DIALECTS for mark in dialect.marks)
 _DIALECT_NAMES = frozenset(
     name
@@ -615,7 +707,7 @@ _LONGEST_NAME = 100
 _WIDEST = 100
 
 _Name = Annotated[str, msgspec.Meta(max_length=_LONGEST_NAME)]
-_Bounds = msgspec.Meta(ge=-_LARGEST, le=_LARGEST)
+_Bounds = msgspec.Meta(ge=-LARGEST, le=LARGEST)
 _Word = Annotated[str, msgspec.Meta(pattern=r"\A[\w.:/+-]{1,64}\Z")]
 _Number = None | bool | Annotated[int, _Bounds] | Annotated[float, _Bounds] | _Word
 _Part = Annotated[dict[_Name, _Number], msgspec.Meta(max_length=_WIDEST)]
@@ -663,7 +755,7 @@ def _plain(value: object, depth: int) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return int(value) if abs(value) <= _LARGEST else None
+        return int(value) if abs(value) <= LARGEST else None
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):

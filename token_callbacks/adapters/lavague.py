@@ -338,15 +338,15 @@ class TokenCounter(counters.TokenCounter):
         scope, place = super().seat(framework), _place.get()
         return scope if scope is None or place is None else _Seat(scope, place)
 
-    def _take(self, draft: Draft, scope: Scope) -> CallRecord:
-        record = super()._take(draft, scope)
+    def _take(self, draft: Draft, scope: Scope) -> None:
+        super()._take(draft, scope)
+        record = draft.record(run_id=scope.run.run_id, step=scope.step)
         name = _EMBEDDING if record.operation is Operation.EMBEDDING else getattr(scope, "part", ACTION_ENGINE)
         tallies = self._tallies.setdefault(scope.run, {})
         key = (getattr(scope, "owner", None), name)
         if key not in tallies:
             tallies[key] = _Tally(self._prices)
         tallies[key].add(record)
-        return record
 
     def spent_on(self, parts: Collection[str]) -> Spent:
         """Tell what these parts used in the current run, or by the current agent, since it was last forgotten."""

@@ -1,0 +1,152 @@
+"""Lanes: whatever a lane reads, the general reader reads in the same way; what is odd is left to that one."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.types import CompletionUsage
+from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
+from openai.types.create_embedding_response import Usage as EmbeddingUsage
+
+from token_callbacks import usage as room
+from token_callbacks.records import Operation, Usage
+from token_callbacks.usage import Reading, as_plain, read_answer, read_usage
+
+
+class _Count(enum.IntEnum):
+    FIVE = 5
+
+
+PROMPT_PARTS = tuple(PromptTokensDetails.model_fields)
+COMPLETION_PARTS = tuple(CompletionTokensDetails.model_fields)
+COUNTS = st.integers(0, 9) | st.just(2**53)
+ODD = st.sampled_from([None, -1, 2**53 + 1, True, 3.0, 2.5, "3", "two words", "\ud800", [], {}, {"n": 1}, _Count.FIVE])
+VALUES = st.one_of(COUNTS, COUNTS, ODD)
+MORE = st.dictionaries(
+    st.sampled_from(["service_tier", "prompt_cache_hit_tokens", "cached_tokens", "cost", "more"]), VALUES, max_size=1
+)
+
+
+def _parts(names: tuple[str, ...], values: st.SearchStrategy[Any] = VALUES) -> st.SearchStrategy[dict[str, Any]]:
+    named = st.fixed_dictionaries({}, optional=dict.fromkeys(names, values))
+    return st.builds(dict.__or__, named, MORE)
+
+
+def _payloads(values: st.SearchStrategy[Any] = VALUES) -> st.SearchStrategy[dict[str, Any]]:
+    told = st.fixed_dictionaries(
+        {"completion_tokens": values, "prompt_tokens": values},
+        optional={
+            "total_tokens": values,
+            "completion_tokens_details": st.none() | _parts(COMPLETION_PARTS, values),
+            "prompt_tokens_details": st.none() | _parts(PROMPT_PARTS, values),
+        },
+    )
+    return st.builds(dict.__or__, told, MORE)
+
+
+def _constructed(payload: dict[str, Any]) -> CompletionUsage:
+    """Make what the client makes of an answer, without a look at its values."""
+    parts = {"completion_tokens_details": CompletionTokensDetails, "prompt_tokens_details": PromptTokensDetails}
+    values = {
+        name: parts[name].model_construct(**value) if name in parts and isinstance(value, dict) else value
+        for name, value in payload.items()
+    }
+    return CompletionUsage.model_construct(**values)
+
+
+def _generally(payload: object, operation: Operation) -> tuple[Usage, dict[str, Any]] | None:
+    figures = room._figures(payload, operation)
+    return None if figures is None else (figures[0], as_plain(payload))
+
+
+def _told(reading: Reading | None) -> tuple[Usage, dict[str, Any]] | None:
+    return None if reading is None else (reading.usage, reading.payload)
+
+
+@pytest.fixture
+def no_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start without any."""
+    monkeypatch.setattr(room, "_lanes", ({}, {}))
+
+
+ORDINARY = {
+    "prompt_tokens": 9,
+    "completion_tokens": 7,
+    "total_tokens": 16,
+    "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 2, "audio_tokens": 3},
+}
+LIKE_IT = {
+    "prompt_tokens": 13,
+    "completion_tokens": 11,
+    "total_tokens": 24,
+    "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 5},
+    "completion_tokens_details": None,
+}
+
+
+@pytest.mark.parametrize("kind", [dict, CompletionUsage.model_validate, _constructed])
+def test_what_is_like_the_first_goes_by_its_lane(kind: Any, no_lanes: None) -> None:
+    """The first of a kind is read the general way, those after it in one go."""
+    readings = [read_answer({"usage": kind(payload)}, Operation.CHAT) for payload in (ORDINARY, LIKE_IT, LIKE_IT)]
+
+    assert [False, True, True] == [reading is not None and reading.is_counts for reading in readings]
+    assert (
+        Usage(prompt_tokens=13, completion_tokens=11, cache_read_tokens=0, audio_prompt_tokens=5),
+        LIKE_IT,
+    ) == _told(readings[2])
+
+
+def test_an_embedding_has_a_lane_of_its_own(no_lanes: None) -> None:
+    """The same class tells other figures where texts were embedded."""
+    payloads = [EmbeddingUsage(prompt_tokens=3, total_tokens=3), EmbeddingUsage(prompt_tokens=4, total_tokens=4)]
+    readings = [read_usage(payload, Operation.EMBEDDING) for payload in payloads]
+
+    assert readings[1] is not None
+    assert (True, Usage(embedding_tokens=4)) == (readings[1].is_counts, readings[1].usage)
+
+
+def test_what_says_more_than_counts_has_no_lane(no_lanes: None) -> None:
+    """A tier or a cost decides on the price, which is told from the payload."""
+    readings = [read_usage(ORDINARY | {"cost": 1}, Operation.CHAT) for _ in range(2)]
+
+    assert [False, False] == [reading is not None and reading.is_counts for reading in readings]
+
+
+def test_a_part_of_another_class_is_read_the_general_way(no_lanes: None) -> None:
+    """A part may be of a class that knows more than the one the lane was laid for."""
+
+    class More(PromptTokensDetails):
+        image_tokens: int = 0
+
+    first, other = CompletionUsage.model_validate(ORDINARY), CompletionUsage.model_validate(ORDINARY)
+    other.prompt_tokens_details = More(image_tokens=6)
+    read_usage(first, Operation.CHAT)
+    reading = read_usage(other, Operation.CHAT)
+
+    assert reading is not None
+    assert 6 == reading.usage.image_prompt_tokens
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(_payloads(COUNTS), min_size=1, max_size=2),
+    st.lists(_payloads() | _payloads(COUNTS), min_size=1, max_size=4),
+    st.sampled_from([dict, _constructed]),
+    st.sampled_from([Operation.CHAT, Operation.EMBEDDING]),
+)
+def test_a_lane_reads_what_the_dialects_read(
+    ordinary: list[dict[str, Any]], others: list[dict[str, Any]], kind: Any, operation: Operation
+) -> None:
+    """With odd values, parts and extras, whatever was read before."""
+    for lanes in room._lanes:
+        lanes.clear()
+    payloads = [kind(payload) for payload in (ORDINARY, *ordinary, *others, LIKE_IT)]
+
+    assert [_generally(payload, operation) for payload in payloads] == [
+        _told(read_usage(payload, operation)) for payload in payloads
+    ]
