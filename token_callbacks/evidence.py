@@ -15,7 +15,7 @@ import msgspec
 
 from token_callbacks.records import Operation, Outcome, Provenance, Sources, Usage
 from token_callbacks.servers import server_for
-from token_callbacks.usage import Reading, part
+from token_callbacks.usage import Reading, part, view_of
 
 if TYPE_CHECKING:
     from token_callbacks.counting import Count
@@ -62,11 +62,12 @@ def is_limit(reason: object) -> bool:
 
 def is_at_limit(answer: object) -> bool:
     """Tell whether a whole answer came to its limit, by whatever its provider calls the reason why it stopped."""
-    choices = part(answer, "choices")
+    view = view_of(answer)
+    choices = view.get("choices")
     reasons = [part(choice, "finish_reason") for choice in choices] if isinstance(choices, list | tuple) else []
-    reasons += [part(answer, name) for name in ("stop_reason", "stopReason", "done_reason")]
-    for response in (answer, part(answer, "response")):  # the Responses API, and its last event
-        reasons.append(part(part(response, "incomplete_details"), "reason"))
+    reasons += [view.get(name) for name in ("stop_reason", "stopReason", "done_reason")]
+    for response in (view, view_of(view.get("response"))):  # the Responses API, and its last event
+        reasons.append(part(response.get("incomplete_details"), "reason"))
     return any(map(is_limit, reasons))
 
 

@@ -127,11 +127,16 @@ def read_stream(events: Iterable[object], operation: Operation) -> Reading | Non
     return reader.reading()
 
 
-def read_first(answers: Iterable[object], operation: Operation) -> Reading | None:
-    """Read the first answer that tells a figure other than zero, else the first that tells any."""
-    fallback = None
-    for answer in answers:
-        reading = read_answer(answer, operation)
+def read_first(answer: object, others: Iterable[object], operation: Operation) -> Reading | None:
+    """Read the first answer that tells a figure other than zero, else the first that tells any.
+
+    ``others`` are looked at only where ``answer``, which nearly always tells it all, does not.
+    """
+    fallback = read_answer(answer, operation)
+    if fallback is not None and not _is_all_zero(fallback.usage):
+        return fallback
+    for other in others:
+        reading = read_answer(other, operation)
         if reading is not None and not _is_all_zero(reading.usage):
             return reading
         fallback = fallback or reading
@@ -343,6 +348,11 @@ def tells(answer: object, name: str) -> bool:
     """Tell whether a key or attribute is there and not null; that a pydantic object has none, sooner than ``part``."""
     view = _view(answer)
     return view is not None and view.get(name) is not None
+
+
+def view_of(answer: object) -> View:
+    """See an answer as keys and values: for who asks for many that are mostly not there, sooner than ``part``."""
+    return _view(answer) or {}
 
 
 # --- where the usage is

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import logging
 import sys
 import threading
@@ -48,7 +47,7 @@ from token_callbacks.evidence import NO_NAMES, Completion, Names, Prompt, is_at_
 from token_callbacks.ledger import Draft, Ledger, OpenCall, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
-from token_callbacks.usage import Reading, part, read_answer, read_first, token_count
+from token_callbacks.usage import Reading, part, read_first, token_count
 
 _log = logging.getLogger("token_callbacks")
 
@@ -96,10 +95,7 @@ class LlmEvidence:
 
     def reading(self, operation: Operation) -> Reading | None:
         """Read the usage that the last response, or the one before it, carries in any of the known places."""
-        reading = read_answer(getattr(self.last, "raw", None), operation)
-        if reading is not None and reading.is_counts:  # as nearly always: no other place can tell more
-            return reading
-        return read_first(itertools.chain((getattr(self.last, "raw", None),), self._elsewhere()), operation)
+        return read_first(getattr(self.last, "raw", None), self._elsewhere(), operation)
 
     def _elsewhere(self) -> Iterator[Any]:
         """Go through where the usage may be if it is not in the last response's ``raw``, where it nearly always is."""
