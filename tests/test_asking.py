@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 import litellm
@@ -173,7 +174,8 @@ def test_a_refusal_for_another_reason_reaches_the_caller(count: Any, loopback: A
 
     assert [400, 400, 200] == [entry.status for entry in ledger]
     assert [True, False, True] == [entry.usage_asked for entry in ledger]
-    assert ["failed", "completed"] == [record.outcome.value for record in records]
+    by_start = sorted(records, key=attrgetter("started_at"))  # LiteLLM 1.80 may tell of a failure later
+    assert ["failed", "completed"] == [record.outcome.value for record in by_start]
 
 
 def test_a_caller_who_asks_gets_the_answer(count: Any) -> None:

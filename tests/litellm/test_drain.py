@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import aclosing, nullcontext
 from importlib.util import find_spec
+from operator import attrgetter
 from typing import Any
 
 import litellm
@@ -343,7 +344,8 @@ def test_each_try_is_a_record(loopback: Any, counter: TokenCounter, memory: Memo
 
     refused, answered = server.ledger
     assert (500, 200) == (refused.status, answered.status)
-    assert [Outcome.FAILED, Outcome.COMPLETED] == [record.outcome for record in memory.records]
+    by_start = sorted(memory.records, key=attrgetter("started_at"))
+    assert [Outcome.FAILED, Outcome.COMPLETED] == [record.outcome for record in by_start]
     assert answered.prompt_tokens + answered.completion_tokens == run.summary.total_llm_tokens
     assert (2, 1) == (run.summary.calls.llm, run.summary.calls.failed)
 
