@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -70,3 +71,40 @@ def test_a_call_that_is_open_while_the_process_forks_is_the_parents(counter: Tok
 
     assert 0 == status
     assert 1 == len(memory.records)
+
+
+@pytest.mark.parametrize("looks", ["drain", "abandon", "seat_in", "share_runs", "close"])
+def test_others_may_open_calls_and_runs_during_a_collection_while_these_are_looked_through(
+    memory: MemorySink, looks: str
+) -> None:
+    """A collection runs the host's finalizers, and may let another thread open calls and runs: nobody sees an error."""
+    counter = TokenCounter(log_dir=None, sinks=[memory])
+    look = {
+        "drain": lambda: process_ledger().drain(lambda _: False, 1),
+        "abandon": lambda: process_ledger().abandon(counter),
+        "seat_in": lambda: counter.seat_in("none of them"),
+        "share_runs": counter.share_runs,
+        "close": counter.close,
+    }[looks]
+    opened: list[object] = []
+
+    def at_each_collection(phase: str, _: object) -> None:
+        if phase == "start" and len(opened) < 100:
+            opened.append(open_call())
+            counter._make_run(f"late {len(opened)}", {}, None)
+
+    for number in range(30):  # a tuple of up to 20 is made without a collection
+        open_call()
+        counter._make_run(str(number), {}, None)
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(at_each_collection)
+    gc.set_threshold(1)
+    try:
+        for _ in range(3):
+            look()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(at_each_collection)
+        counter.close()
+
+    assert opened

@@ -232,9 +232,9 @@ class TokenCounter:
         self._ledger.drain(self._has_seat, self._drain_seconds)
         self._ledger.part_with(self)
         self._ledger.abandon(self)
-        for part in tuple(self._parts.values()):
+        for part in list(self._parts.values()):
             self._end_part(part)
-        for run in tuple(self._open_runs):
+        for run in list(self._open_runs):
             is_default = self._outermost is not None and run is self._outermost.run
             self._end_run(run, RunOutcome.COMPLETED if is_default else RunOutcome.CANCELLED)
         self._write_unwritten()
@@ -318,7 +318,7 @@ class TokenCounter:
 
     def seat_in(self, run_id: str) -> Scope | None:
         """Find the scope of an open run by its id."""
-        run = self._parts.get(run_id) or next((run for run in tuple(self._open_runs) if run.run_id == run_id), None)
+        run = self._parts.get(run_id) or next((run for run in list(self._open_runs) if run.run_id == run_id), None)
         return None if run is None else Scope(run, None, None)
 
     def note_internal_error(self) -> None:
@@ -552,7 +552,7 @@ class TokenCounter:
 
     def share_runs(self) -> None:
         """Note that a forked child may take part in the runs that are open."""
-        for run in tuple(self._open_runs):
+        for run in list(self._open_runs):
             run.is_shared = True
 
     def _current_scope(self) -> Scope:

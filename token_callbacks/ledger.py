@@ -204,7 +204,11 @@ class Ledger:
         self._participants: tuple[Participant, ...] = ()
         self._locators: tuple[Callable[[], OpenCall | None], ...] = ()
         self._under_way: dict[OpenCall, None] = {}
-        """The calls that are open, or being closed by some thread right now."""
+        """The calls that are open, or being closed by some thread right now.
+
+        Looked through as ``list(...)``, here and wherever others may add meanwhile. Before Python 3.12 ``tuple(...)``
+        may run the garbage collector, and so finalizers and other threads, between its first look and its walk.
+        """
         self._gone: deque[tuple[OpenCall, Outcome]]
         self._warned: set[tuple[str, str]] = set()
         self._start_afresh()
@@ -475,7 +479,7 @@ class Ledger:
 
         However long they are, they are counted here: the counter lets go of its files next.
         """
-        for call in tuple(self._under_way):
+        for call in list(self._under_way):
             seat = _seat_of(participant, call)
             if seat is not None and _receivers(call) == [seat]:
                 self._end(call, Ending(Outcome.ABANDONED), (), counts_here=True)
@@ -491,7 +495,7 @@ class Ledger:
 
         def left() -> float:
             longest = 0.0
-            for call in tuple(self._under_way):
+            for call in list(self._under_way):
                 if is_wanted(call):
                     if not call.is_open:
                         longest = max(longest, for_events, _CLOSING_SECONDS)
@@ -502,7 +506,7 @@ class Ledger:
         return left
 
     def _close_answered(self, is_wanted: Callable[[OpenCall], bool]) -> None:
-        for call in tuple(self._under_way):
+        for call in list(self._under_way):
             if call.is_answered and is_wanted(call):
                 self.close_call(call, outcome=Outcome.COMPLETED)
         self.finish_counting(is_wanted)

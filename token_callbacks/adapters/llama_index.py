@@ -444,7 +444,7 @@ class Tracker:
 
     def _running_stream(self) -> OpenCall | None:
         # By the frames and not their ids: another thread's stream may end meanwhile, and its frame's place be taken.
-        streams = {begun: evidence for evidence in tuple(self._unstarted.values()) if (begun := _frame(evidence))}
+        streams = {begun: evidence for evidence in list(self._unstarted.values()) if (begun := _frame(evidence))}
         frame: types.FrameType | None = sys._getframe(2)  # noqa: SLF001 - inspect.currentframe() is the same
         while frame is not None and streams:
             evidence = streams.get(frame)

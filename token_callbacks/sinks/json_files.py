@@ -125,7 +125,7 @@ class JsonFiles:
             last.close()
 
     def _write_markers_again(self) -> None:
-        for run in tuple(self._markers.values()):
+        for run in list(self._markers.values()):
             with contextlib.suppress(OSError):  # the lines are what matters, and they tell of themselves
                 self._write_marker(run)
 
