@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -105,17 +105,42 @@ Key = tuple[Any, ...]
 _EMBEDDING, _FREE, _TOKENS = Operation.EMBEDDING, Basis.FREE, Basis.TOKENS
 
 
+class Called(Protocol):
+    """What is settled when a call starts, and is the same in its record."""
+
+    @property
+    def operation(self) -> Operation:
+        """What is done."""
+
+    @property
+    def provider(self) -> str | None:
+        """Who is asked."""
+
+    @property
+    def model(self) -> str | None:
+        """What is asked."""
+
+    @property
+    def agent(self) -> str | None:
+        """Who asks."""
+
+    @property
+    def attempt(self) -> int:
+        """How often it has been tried, with this time."""
+
+    @property
+    def started_at(self) -> datetime:
+        """When it started."""
+
+
 def charge_of(record: CallRecord) -> Charge:
     """Tell the charge of a record."""
     key, _ = key_of(
+        record,
         msgspec.structs.astuple(record.usage),
-        operation=record.operation,
         outcome=record.outcome,
         is_cached=record.cached,
-        provider=record.provider,
-        model=record.model,
         response_model=record.response_model,
-        started_at=record.started_at,
         told=record.provider_usage,
     )
     return charge_from(key)
@@ -127,21 +152,19 @@ def charge_from(key: Key) -> Charge:
 
 
 def key_of(
+    call: Called,
     figures: Sequence[Any],
     *,
-    operation: Operation,
     outcome: Outcome,
     is_cached: bool,
-    provider: str | None,
-    model: str | None,
     response_model: str | None,
-    started_at: datetime,
     told: Mapping[str, Any] | None,
 ) -> tuple[Key, Decimal | None]:
     """Tell the columns of a call's charge, and the cost that it reports.
 
     ``figures``: its usage as a tuple; ``told``: the provider's usage object, ``None`` also where only counts are in it.
     """
+    operation, provider, model, started_at = call.operation, call.provider, call.model, call.started_at
     if started_at.tzinfo is not UTC:
         started_at = started_at.astimezone(UTC)
     basis = _basis(figures, operation, outcome, is_cached)

@@ -140,22 +140,17 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
 
     def fold_into(self, totals: Totals, *, step: str | None) -> None:
         """Add the call to totals, as its record would."""
-        call, figures, ending = self.call, self.figures, self.ending
+        figures, ending = self.figures, self.ending
         reading = figures.reading
         totals.fold(
+            self.call,
             figures.usage,
             sources=figures.sources,
-            operation=call.operation,
             outcome=ending.outcome,
             is_cached=ending.cached,
-            is_retried=call.attempt > 1,
             is_doubted=bool(self.doubts),
-            provider=call.provider,
-            model=call.model,
             response_model=self.names[1],
             step=step,
-            agent=call.agent,
-            started_at=call.started_at,
             told=None if reading is None or reading.is_counts else reading.payload,
         )
 

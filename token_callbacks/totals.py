@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from token_callbacks.charges import EXACT, Charge, Charged, Key, charge_from, key_of
+from token_callbacks.charges import EXACT, Called, Charge, Charged, Key, charge_from, key_of
 from token_callbacks.records import (
     CallRecord,
     Calls,
@@ -107,38 +106,28 @@ class Totals:
     def add(self, record: CallRecord) -> None:
         """Fold one record in."""
         self.fold(
+            record,
             record.usage,
             sources=record.provenance,
-            operation=record.operation,
             outcome=record.outcome,
             is_cached=record.cached,
-            is_retried=record.attempt > 1,
             is_doubted=bool(record.doubts),
-            provider=record.provider,
-            model=record.model,
             response_model=record.response_model,
             step=record.step,
-            agent=record.agent,
-            started_at=record.started_at,
             told=record.provider_usage,
         )
 
     def fold(
         self,
+        call: Called,
         usage: Usage,
         *,
         sources: Sources,
-        operation: Operation,
         outcome: Outcome,
         is_cached: bool,
-        is_retried: bool,
         is_doubted: bool,
-        provider: str | None,
-        model: str | None,
         response_model: str | None,
         step: str | None,
-        agent: str | None,
-        started_at: datetime,
         told: Mapping[str, Any] | None,
     ) -> None:
         """Fold one call in, for which there need be no record.
@@ -147,17 +136,9 @@ class Totals:
         """
         figures = msgspec.structs.astuple(usage)
         charge, reported = key_of(
-            figures,
-            operation=operation,
-            outcome=outcome,
-            is_cached=is_cached,
-            provider=provider,
-            model=model,
-            response_model=response_model,
-            started_at=started_at,
-            told=told,
+            call, figures, outcome=outcome, is_cached=is_cached, response_model=response_model, told=told
         )
-        key = (*charge, step, agent, sources, outcome, is_retried, is_doubted, is_cached)
+        key = (*charge, step, call.agent, sources, outcome, call.attempt > 1, is_doubted, is_cached)
         last, sums = self._last
         if key != last:  # mostly one call is like the one before it
             sums = self._sums.setdefault(key, _Sums())

@@ -67,7 +67,9 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         read, thought = usage.cache_read_tokens, usage.reasoning_tokens
         if (prompt or 0) > LARGEST_CONTEXT or (completion or 0) > LARGEST_CONTEXT:
             doubts.append(Doubt.LARGER_THAN_ANY_CONTEXT)
-        if (read and _exceeds(read, prompt)) or (thought and _exceeds(thought, completion)):
+        if (read and prompt is not None and read > prompt) or (
+            thought and completion is not None and thought > completion
+        ):
             doubts.append(Doubt.PART_EXCEEDS_WHOLE)
         return doubts
 

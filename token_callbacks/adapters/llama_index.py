@@ -319,23 +319,14 @@ class Tracker:
         evidence.call.is_wrapper = part(event.model_dict, "class_name") in ("structured_llm", "StructuredLLM")
         self.calls[event.span_id] = evidence
 
-    def progress(self, event: Any) -> None:
-        """Keep the piece of the stream that has just arrived. Per chunk: nothing else may happen here."""
-        try:
-            evidence = self.calls[event.span_id]
-        except KeyError:  # the stream was there before the hooks
-            return
-        response = event.response
-        if evidence.last is None:
-            self._unstarted.pop(event.span_id, None)
-            evidence.frame = None
-            evidence.call.streamed = True
-            now = self._ledger.clock()
-            for call in (evidence.call, *evidence.call.inner):  # LiteLLM, called inside, does not tell
-                call.first_token_at = call.first_token_at or now
-        evidence.previous = evidence.last
-        evidence.last = response
-        evidence.deltas.append(response.delta)
+    def begin_stream(self, span_id: str, evidence: LlmEvidence) -> None:
+        """Note that the first piece of a stream has arrived."""
+        self._unstarted.pop(span_id, None)
+        evidence.frame = None
+        evidence.call.streamed = True
+        now = self._ledger.clock()
+        for call in (evidence.call, *evidence.call.inner):  # LiteLLM, called inside, does not tell
+            call.first_token_at = call.first_token_at or now
 
     def end_llm(self, event: Any) -> None:
         """Close an LLM call."""
@@ -481,8 +472,9 @@ def _outcome_of_broken_stream(error: BaseException) -> Outcome:
 
 def _event_handler(tracker: Tracker, ledger: Ledger) -> BaseEventHandler:
     # A closure, because attributes of a handler, a pydantic model, cost more to reach than a whole chunk may. For the
-    # same reason a chunk is not shielded: nothing in there raises, and LlamaIndex's dispatcher swallows what does.
-    progress = tracker.progress
+    # same reason a chunk is kept here and now, and not shielded: nothing in there raises, and LlamaIndex's dispatcher
+    # swallows what does.
+    calls = tracker.calls
     others: dict[type, Callable[[Any], None]] = {
         LLMChatStartEvent: ledger.shielded(tracker.start_llm),
         LLMCompletionStartEvent: ledger.shielded(tracker.start_llm),
@@ -496,7 +488,13 @@ def _event_handler(tracker: Tracker, ledger: Ledger) -> BaseEventHandler:
     def handle_event(self: BaseEventHandler, event: Any, **kwargs: Any) -> None:
         kind = type(event)
         if kind is LLMChatInProgressEvent or kind is LLMCompletionInProgressEvent:
-            progress(event)
+            evidence = calls.get(event.span_id)
+            if evidence is not None:  # else the stream was there before the hooks
+                if evidence.last is None:
+                    tracker.begin_stream(event.span_id, evidence)
+                evidence.previous = evidence.last
+                evidence.last = response = event.response
+                evidence.deltas.append(response.delta)
         elif kind in others:
             others[kind](event)
 
