@@ -37,9 +37,8 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def utc_now() -> datetime:
-    """Read the clock."""
-    return datetime.now(UTC)
+utc_now: Callable[[], datetime] = functools.partial(datetime.now, UTC)
+"""Reads the clock."""
 
 
 class Receiver(Protocol):
@@ -73,14 +72,11 @@ class Participant(Protocol):
         """Count a fault of ours in the current run."""
 
 
-class Origin:
+class Origin(msgspec.Struct, eq=False):
     """Who makes a call: the seats it takes, and the open call that it is made inside."""
 
-    __slots__ = ("outer", "seats")
-
-    def __init__(self, seats: Sequence[Seat], outer: OpenCall | None) -> None:
-        self.seats = seats
-        self.outer = outer
+    seats: Sequence[Seat]
+    outer: OpenCall | None
 
 
 class OpenCall(msgspec.Struct, kw_only=True, eq=False):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, cast
 
 import msgspec
@@ -129,15 +129,15 @@ def read_stream(events: Iterable[object], operation: Operation) -> Reading | Non
     return reader.reading()
 
 
-def read_first(answer: object, others: Iterable[object], operation: Operation) -> Reading | None:
+def read_first(answer: object, others: Callable[[], Iterable[object]], operation: Operation) -> Reading | None:
     """Read the first answer that tells a figure other than zero, else the first that tells any.
 
-    ``others`` are looked at only where ``answer``, which nearly always tells it all, does not.
+    ``others`` are asked for only where ``answer``, which nearly always tells it all, does not.
     """
     fallback = read_answer(answer, operation)
     if fallback is not None and not _is_all_zero(fallback.usage):
         return fallback
-    for other in others:
+    for other in others():
         reading = read_answer(other, operation)
         if reading is not None and not _is_all_zero(reading.usage):
             return reading

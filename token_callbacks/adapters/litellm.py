@@ -116,7 +116,7 @@ class LiteLLMEvidence:
         """Read what the wire carried; a stream that was not probed is read as LiteLLM tells it."""
         if self.is_probed:
             return read_stream(self.chunks, operation)
-        return read_first(self.response, map(_from_json, (self.raw,)), operation)
+        return read_first(self.response, lambda: (_from_json(self.raw),), operation)
 
     def rules_out_usage(self) -> bool:
         """Tell whether the stream's chunks were seen and carried none: what others show is then LiteLLM's guess."""

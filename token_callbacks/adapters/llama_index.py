@@ -95,7 +95,7 @@ class LlmEvidence:
 
     def reading(self, operation: Operation) -> Reading | None:
         """Read the usage that the last response, or the one before it, carries in any of the known places."""
-        return read_first(getattr(self.last, "raw", None), self._elsewhere(), operation)
+        return read_first(getattr(self.last, "raw", None), self._elsewhere, operation)
 
     def _elsewhere(self) -> Iterator[Any]:
         """Go through where the usage may be if it is not in the last response's ``raw``, where it nearly always is."""
@@ -149,7 +149,7 @@ class LlmEvidence:
 
     def names(self) -> Names:
         """Tell the response's id and its model, as the provider named them."""
-        raw = part(self.last, "raw")
+        raw = getattr(self.last, "raw", None)
         response_id, model = part(raw, "id"), part(raw, "model")
         if response_id is None or model is None:
             inner = part(raw, "response")
@@ -252,46 +252,49 @@ class Tracker:
         self._unstarted: dict[str, LlmEvidence] = {}
         """Streams that were handed out and have not yielded anything."""
 
-    # --- spans
+    # --- spans, with the dispatcher's names for what it hands over
 
-    def enter_span(self, span_id: str, parent_id: str | None, instance: object, arguments: object) -> None:
+    def enter_span(
+        self, id_: str, *args: Any, instance: object = None, parent_id: str | None = None, **kwargs: Any
+    ) -> None:
         """Remember a span, and the agent whose step it is."""
-        self._spans[span_id] = (parent_id, instance)
-        event = part(arguments, "ev")  # a step of a workflow; those of agents name the agent
+        self._spans[id_] = (parent_id, instance)
+        bound = kwargs.get("bound_args", args[0] if args else None)
+        event = getattr(bound, "arguments", {}).get("ev")  # a step of a workflow; those of agents name the agent
         agent = None if event is None else _text(part(event, "current_agent_name"))
         if agent is not None:
-            self._agents[span_id] = agent
+            self._agents[id_] = agent
 
-    def exit_span(self, span_id: str, result: object) -> None:
+    def exit_span(self, id_: str, *args: Any, result: object = None, **kwargs: Any) -> None:
         """Forget a span; if it was a call that returned a stream, watch the stream."""
-        self._spans.pop(span_id, None)
+        self._spans.pop(id_, None)
         if self._agents:
-            self._agents.pop(span_id, None)
-        evidence = self.calls.get(span_id)
+            self._agents.pop(id_, None)
+        evidence = self.calls.get(id_)
         if evidence is not None and isinstance(result, types.GeneratorType | types.AsyncGeneratorType):
             evidence.call.streamed = True
             evidence.stream = weakref.ref(result)
             if (frame := _frame(evidence)) is not None:
                 evidence.frame = frame, frame.f_lasti
-            self._unstarted[span_id] = evidence
+            self._unstarted[id_] = evidence
             # A stream that is dropped half-read says so with an event; one that nobody ever started says nothing, nor
             # does a completion stream that ends without a chunk, in an error of LlamaIndex's own (0.14.25).
-            weakref.finalize(result, self._forget_unstarted, span_id).atexit = False
-        if span_id in self.embeddings:
-            self._close_embeddings(span_id, Outcome.COMPLETED, None)
+            weakref.finalize(result, self._forget_unstarted, id_).atexit = False
+        if id_ in self.embeddings:
+            self._close_embeddings(id_, Outcome.COMPLETED, None)
 
-    def drop_span(self, span_id: str, error: BaseException | None) -> None:
+    def drop_span(self, id_: str, *args: Any, err: BaseException | None = None, **kwargs: Any) -> None:
         """Forget a span that raised; if it was a call, the call failed."""
-        self._spans.pop(span_id, None)
+        self._spans.pop(id_, None)
         if self._agents:
-            self._agents.pop(span_id, None)
-        outcome = Outcome.CANCELLED if error is not None and is_cancellation(error) else Outcome.FAILED
-        if isinstance(error, BudgetExceeded):  # our own refusal, before anything is sent
+            self._agents.pop(id_, None)
+        outcome = Outcome.CANCELLED if err is not None and is_cancellation(err) else Outcome.FAILED
+        if isinstance(err, BudgetExceeded):  # our own refusal, before anything is sent
             outcome = Outcome.NOT_STARTED
-        if span_id in self.calls:
-            self._close(span_id, outcome, error)
-        if span_id in self.embeddings:
-            self._close_embeddings(span_id, outcome, error)
+        if id_ in self.calls:
+            self._close(id_, outcome, err)
+        if id_ in self.embeddings:
+            self._close_embeddings(id_, outcome, err)
 
     def _forget_unstarted(self, span_id: str) -> None:
         # Runs inside the garbage collector: takes no lock.
@@ -316,7 +319,7 @@ class Tracker:
         evidence.call = self._open(Operation.CHAT if is_chat else Operation.COMPLETION, event)
         evidence.call.evidence = evidence
         # A StructuredLLM never sends anything itself, and the call it makes may start in another context.
-        evidence.call.is_wrapper = part(event.model_dict, "class_name") in ("structured_llm", "StructuredLLM")
+        evidence.call.is_wrapper = event.model_dict.get("class_name") in ("structured_llm", "StructuredLLM")
         self.calls[event.span_id] = evidence
 
     def begin_stream(self, span_id: str, evidence: LlmEvidence) -> None:
@@ -382,8 +385,8 @@ class Tracker:
             self._ledger.origin(FRAMEWORK, outer),
             framework=FRAMEWORK,
             operation=operation,
-            provider=PROVIDERS.get(part(description, "class_name") or ""),
-            model=_text(part(description, "model_name") or part(description, "model")),
+            provider=PROVIDERS.get(description.get("class_name")),
+            model=_text(description.get("model_name") or description.get("model")),
         )
         if self._agents:
             call.agent = self._agent_of(event.span_id) or call.agent
@@ -509,26 +512,11 @@ def _event_handler(tracker: Tracker, ledger: Ledger) -> BaseEventHandler:
 
 
 def _span_handler(tracker: Tracker, ledger: Ledger) -> BaseSpanHandler[Any]:
-    @ledger.shielded
-    def enter(
-        self: Any, id_: str, *args: Any, instance: object = None, parent_id: str | None = None, **kwargs: Any
-    ) -> None:
-        bound = kwargs.get("bound_args", args[0] if args else None)
-        tracker.enter_span(id_, parent_id, instance, getattr(bound, "arguments", None))
-
-    @ledger.shielded
-    def leave(self: Any, id_: str, *args: Any, result: object = None, **kwargs: Any) -> None:
-        tracker.exit_span(id_, result)
-
-    @ledger.shielded
-    def drop(self: Any, id_: str, *args: Any, err: BaseException | None = None, **kwargs: Any) -> None:
-        tracker.drop_span(id_, err)
-
     class TokenCallbacksSpanHandler(BaseSpanHandler[Any]):
         # The base class would keep every span that was ever open; these take its place.
-        span_enter = enter
-        span_exit = leave
-        span_drop = drop
+        span_enter = staticmethod(ledger.shielded(tracker.enter_span))
+        span_exit = staticmethod(ledger.shielded(tracker.exit_span))
+        span_drop = staticmethod(ledger.shielded(tracker.drop_span))
 
         @classmethod
         def class_name(cls) -> str:
