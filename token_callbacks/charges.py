@@ -247,11 +247,7 @@ def _basis(figures: Sequence[Any], operation: Operation, outcome: Outcome, is_ca
     whole, completion = (figures[0], 0) if is_embedding else (figures[1], figures[2])
     if whole is None or completion is None:
         return _FREE if outcome is Outcome.NOT_STARTED else Basis.MISSING
-    return _fit(figures[_PARTS], whole, completion)
-
-
-def _fit(parts: Sequence[int | None], whole: int, completion: int) -> Basis:
-    read, written, thought, heard, spoken, images, videos, written_1h = parts
+    read, written, thought, heard, spoken, images, videos, written_1h = figures[_PARTS]
     cached, seen = (read or 0) + (written or 0), (heard or 0) + (images or 0) + (videos or 0)
     thought, spoken = thought or 0, spoken or 0
     if cached + seen <= whole and thought + spoken <= completion and (written_1h or 0) <= (written or 0):

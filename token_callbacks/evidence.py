@@ -135,7 +135,15 @@ def settle(
     ``at_most``: tells how many characters may be counted here and now, and is asked if there are any. Where more would
     have to be counted, what does so is returned, to be called elsewhere.
     """
-    reading, teller = _reading(operation, evidence)
+    reading: Reading | None = None
+    teller: Evidence | None = None
+    for witness in evidence:
+        reading = witness.reading(operation)
+        if reading is not None:
+            teller = witness
+            break
+        if witness.rules_out_usage():
+            break
     if operation is Operation.EMBEDDING:
         return _settle_embedding(model, outcome, evidence, reading, at_most)
     return _settle_llm(operation, model, outcome, evidence, reading, teller, at_most)
@@ -159,16 +167,6 @@ def first(evidence: Sequence[Evidence], question: str) -> Any:
         if answer is not None:
             return answer
     return None
-
-
-def _reading(operation: Operation, evidence: Sequence[Evidence]) -> tuple[Reading | None, Evidence | None]:
-    for witness in evidence:
-        reading = witness.reading(operation)
-        if reading is not None:
-            return reading, witness
-        if witness.rules_out_usage():
-            break
-    return None, None
 
 
 def _settle_embedding(

@@ -316,30 +316,29 @@ class Ledger:
         evidence: Sequence[Evidence] = (),
         error: BaseException | str | None = None,
         cached: bool = False,
+        counts_here: bool = False,
     ) -> None:
         """Close a call into its record; does nothing if it is closed, so that a late or second end event is harmless.
 
         The end of a wrapper is also the end of the calls inside it: their own end event may come later, or never.
+        ``counts_here``: nothing is left to the worker, however long it is.
         """
-        name = error if error is None or isinstance(error, str) else type(error).__name__
-        self._end(call, Ending(outcome, name, cached), evidence)
-
-    def _end(self, call: OpenCall, ending: Ending, evidence: Sequence[Evidence], *, counts_here: bool = False) -> None:
         with self.lock:
             if not call.is_open:
                 return
             call.is_open = False
+        ending = Ending(outcome, error if error is None or isinstance(error, str) else type(error).__name__, cached)
         if call.evidence is not None and call.evidence not in evidence:
             evidence = (call.evidence, *evidence)
         # What a broken stream delivered, the call around it may have seen; and what a mere request was about.
-        if ending.outcome is not Outcome.COMPLETED or call.ends_with_outer:
+        if outcome is not Outcome.COMPLETED or call.ends_with_outer:
             evidence = _with_outer(evidence, call)
         is_over = True
         try:
             if call.is_wrapper:
                 self._end_inner(call, ending, evidence, counts_here)
             # Who has an answer though every request failed, as far as one was seen, has it from somewhere else.
-            if not call.is_wrapper or (ending.outcome is Outcome.COMPLETED and _have_failed(call.inner)):
+            if not call.is_wrapper or (outcome is Outcome.COMPLETED and _have_failed(call.inner)):
                 receivers = call.seats if call.outer is None and not call.listeners else _receivers(call)
                 is_over = self._deliver(call, receivers, ending, evidence, counts_here)
         finally:
@@ -359,10 +358,15 @@ class Ledger:
             ends = call.ends_with_outer or call.is_answered or ending.outcome is not Outcome.COMPLETED
             if ends or self._is_told(call.operation, evidence):
                 call.streamed = call.streamed or wrapper.streamed
-                if call.failure is not None and ending.outcome in _NOT_FAILED:
-                    self._end(call, Ending(Outcome.FAILED, call.failure), (), counts_here=counts_here)
-                else:
-                    self._end(call, ending, evidence, counts_here=counts_here)
+                has_failed = call.failure is not None and ending.outcome in _NOT_FAILED
+                self.close_call(
+                    call,
+                    outcome=Outcome.FAILED if has_failed else ending.outcome,
+                    evidence=() if has_failed else evidence,
+                    error=call.failure if has_failed else ending.error,
+                    cached=ending.cached and not has_failed,
+                    counts_here=counts_here,
+                )
 
     def _deliver(
         self,
@@ -473,7 +477,7 @@ class Ledger:
         for call in list(self._under_way):
             seat = _seat_of(participant, call)
             if seat is not None and _receivers(call) == [seat]:
-                self._end(call, Ending(Outcome.ABANDONED), (), counts_here=True)
+                self.close_call(call, outcome=Outcome.ABANDONED, counts_here=True)
             elif seat is not None:
                 call.seats = [other for other in call.seats if other is not seat]
                 if call.is_open and not call.is_wrapper:

@@ -19,7 +19,8 @@ from openai.types.responses import ResponseCompletedEvent
 from loopback_server import InventedTokens
 from token_callbacks import TokenCounter
 from token_callbacks.adapters.llama_index import _HOLDERS, LlmEvidence
-from token_callbacks.records import CallRecord, Provenance, Sources, Usage
+from token_callbacks.ledger import OpenCall, utc_now
+from token_callbacks.records import CallRecord, Operation, Provenance, Sources, Usage
 from token_callbacks.sinks.memory import MemorySink
 
 from .conftest import BUILDERS, Loopback
@@ -401,6 +402,17 @@ def _ask(counter: TokenCounter, memory: MemorySink, ask: Callable[[Any], str], s
     return answer, record
 
 
+_CALL = OpenCall(
+    framework="llama_index",
+    operation=Operation.CHAT,
+    provider=None,
+    model=None,
+    seats=(),
+    outer=None,
+    started_at=utc_now(),
+)
+
+
 @pytest.mark.parametrize(
     ("raw", "is_at_limit"),
     [
@@ -416,8 +428,8 @@ def _ask(counter: TokenCounter, memory: MemorySink, ask: Callable[[Any], str], s
 )
 def test_limit_is_read_from_the_raw_response(raw: Any, is_at_limit: bool) -> None:
     """An answer that was stopped at its limit lacks the tokens that end one; the raw response tells."""
-    evidence = LlmEvidence(None)
-    evidence.last = ChatResponse(message=ChatMessage(role="assistant", content="Hi"), raw=raw)
+    response = ChatResponse(message=ChatMessage(role="assistant", content="Hi"), raw=raw)
+    evidence = LlmEvidence(start=None, call=_CALL, last=response)
     completion = evidence.completion()
 
     assert completion is not None

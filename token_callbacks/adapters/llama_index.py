@@ -78,20 +78,17 @@ _HOLDERS = (
 """Where integrations leave the provider's answer, or figures from it, in a response, best first."""
 
 
-class LlmEvidence:
+class LlmEvidence(msgspec.Struct, eq=False):
     """What LlamaIndex shows of one LLM call: the start event, the pieces of the stream, the last response."""
 
-    __slots__ = ("call", "deltas", "frame", "last", "previous", "start", "stream")
-
-    def __init__(self, start: Any) -> None:
-        self.start = start
-        self.call: OpenCall
-        self.deltas: list[str] = []
-        self.last: Any = None
-        self.previous: Any = None
-        self.stream: weakref.ref[Any] | None = None
-        self.frame: tuple[types.FrameType, int] | None = None
-        """That of a stream that has not yielded, and where in its code it was when it was made."""
+    start: Any
+    call: OpenCall
+    deltas: list[str] = []
+    last: Any = None
+    previous: Any = None
+    stream: weakref.ref[Any] | None = None
+    frame: tuple[types.FrameType, int] | None = None
+    """That of a stream that has not yielded, and where in its code it was when it was made."""
 
     def reading(self, operation: Operation) -> Reading | None:
         """Read the usage that the last response, or the one before it, carries in any of the known places."""
@@ -314,12 +311,11 @@ class Tracker:
         """Open an LLM call. A second start on an open span (0.10's multi-modal classes) is the same call."""
         if event.span_id in self.calls:
             return
-        evidence = LlmEvidence(event)
         is_chat = type(event) is LLMChatStartEvent
-        evidence.call = self._open(Operation.CHAT if is_chat else Operation.COMPLETION, event)
-        evidence.call.evidence = evidence
+        call = self._open(Operation.CHAT if is_chat else Operation.COMPLETION, event)
+        call.evidence = evidence = LlmEvidence(event, call)
         # A StructuredLLM never sends anything itself, and the call it makes may start in another context.
-        evidence.call.is_wrapper = event.model_dict.get("class_name") in ("structured_llm", "StructuredLLM")
+        call.is_wrapper = event.model_dict.get("class_name") in ("structured_llm", "StructuredLLM")
         self.calls[event.span_id] = evidence
 
     def begin_stream(self, span_id: str, evidence: LlmEvidence) -> None:
@@ -380,7 +376,8 @@ class Tracker:
 
     def _open(self, operation: Operation, event: Any) -> OpenCall:
         description = event.model_dict
-        outer = self._enclosing(self._spans.get(event.span_id, _NO_SPAN)[0])
+        around = self._spans.get(event.span_id, _NO_SPAN)[0]
+        outer = None if around is None and not self._unstarted else self._enclosing(around)
         call = self._ledger.open_call(
             self._ledger.origin(FRAMEWORK, outer),
             framework=FRAMEWORK,
