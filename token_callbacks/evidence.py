@@ -68,7 +68,7 @@ def is_at_limit(answer: object) -> bool:
     reasons += [view.get(name) for name in ("stop_reason", "stopReason", "done_reason")]
     for response in (view, view_of(view.get("response"))):  # the Responses API, and its last event
         reasons.append(part(response.get("incomplete_details"), "reason"))
-    return any(map(is_limit, reasons))
+    return any(is_limit(reason) for reason in reasons if reason is not None)
 
 
 Names = tuple[str | None, str | None]

@@ -19,7 +19,7 @@ def field(value: object, name: str) -> object:
 
 def items_of(value: object) -> Sequence[object]:
     """Return a sequence as it is, nothing for None, and anything else, a string too, as the only item."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return value
     if value is None:
         return ()
