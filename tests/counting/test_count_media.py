@@ -187,10 +187,11 @@ def _mp3(*, tag: int = 0, frames: int | None = None) -> bytes:
         (b"\xff\xea\x90\x00", None),
         (b"RIFF\x00\x00\x00\x00WAVEfmt ", None),
         (b"ID3", None),
+        (_mp3(frames=2**32 - 1), None),
     ],
 )
 def test_seconds_of_a_sound(data: bytes, seconds: float | None) -> None:
-    """MP3 tells its frames, or its bits a second; what is broken tells nothing."""
+    """MP3 tells its frames, or its bits a second; what is broken, or of ages, tells nothing."""
     found = medium_of(_part(data, "audio/mpeg"))
 
     assert found is not None
@@ -210,10 +211,11 @@ MVHD_LONG = b"mvhd" + struct.pack(">BxxxQQIQ", 1, 0, 0, 1000, 2500)
         (FTYP + b"\x01" * 100_000 + MVHD + b"soun", 2.5, True),
         (FTYP, 0.0, False),
         (FTYP + b"\x01" * 100_000, None, False),
+        (FTYP + b"mvhd" + struct.pack(">BxxxQQIQ", 1, 0, 0, 1, 2**64 - 1), None, False),
     ],
 )
 def test_seconds_of_a_film(data: bytes, seconds: float | None, has_sound: bool) -> None:
-    """A film keeps its length at the beginning or at the end; one without is none, or not known."""
+    """A film keeps its length at the beginning or at the end; one without is none, or not known; nor is one of ages."""
     found = medium_of(_part(data, "video/mp4"))
 
     assert Medium(kind=Kind.VIDEO, seconds=seconds, has_sound=has_sound) == found

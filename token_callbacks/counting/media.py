@@ -26,6 +26,9 @@ SHORT_CHARACTERS = 1_024
 TAIL_CHARACTERS = 16_384
 """So much is decoded at the end of a film, which is where many keep its length."""
 
+LONGEST_SECONDS = 86_400
+"""A sound or film that says it is longer than a day does not tell how long it is."""
+
 _STREAM_BYTES, _MOST_STREAMS = 65_536, 64
 """So much of a compressed stream of a PDF is read, and of so many of them."""
 
@@ -188,11 +191,16 @@ def _read(told: str | bytes | bytearray, mime: str) -> Medium | None:
     for is_it, read in _READERS:
         if is_it(data.head):
             try:
-                return read(data)
+                return _plausible(read(data))
             except (ValueError, struct.error, LookupError, ZeroDivisionError):
                 return None
     is_text = mime.startswith("text/") or mime in _TEXT_FORMATS
     return _text(data) if is_text else None
+
+
+def _plausible(medium: Medium) -> Medium:
+    is_too_long = medium.seconds is not None and medium.seconds > LONGEST_SECONDS
+    return msgspec.structs.replace(medium, seconds=None) if is_too_long else medium
 
 
 def _data_of(told: str | bytes | bytearray) -> _Data | None:
