@@ -42,6 +42,8 @@ def _print_counts(counted: Iterable[FileCount], model: str, *, as_json: bool) ->
     from token_callbacks.cli.pricing import price_book
     from token_callbacks.counting.files import prompt_price
     from token_callbacks.ledger import utc_now
+    from token_callbacks.prices.costs import as_text
+    from token_callbacks.reports.texts import priced
 
     files = list(counted)
     total, is_exact = sum(file.tokens for file in files), all(file.is_exact for file in files)
@@ -56,8 +58,11 @@ def _print_counts(counted: Iterable[FileCount], model: str, *, as_json: bool) ->
         table.add_row(file.name, _tokens(file.tokens, file.is_exact))
     table.add_section()
     table.add_row(f"total for {model}", _tokens(total, is_exact))
-    table.add_row("as a prompt", "-" if price is None else _told(price))
-    Console().print(table)
+    table.add_row("as a prompt", "-" if price is None else f"{as_text(price.amount)} {price.currency}")
+    screen = Console()
+    screen.print(table)
+    if price is not None:
+        screen.print(f"prices: {priced([price.told_by])}", soft_wrap=True)
 
 
 def _shaped(price: Price | None) -> PromptPrice | None:
@@ -67,14 +72,7 @@ def _shaped(price: Price | None) -> PromptPrice | None:
     if price is None:
         return None
     amount = as_text(price.amount)
-    return PromptPrice(amount=amount, currency=price.currency, source=price.source, dated=price.dated)
-
-
-def _told(price: Price) -> str:
-    from token_callbacks.prices.costs import as_text
-    from token_callbacks.reports.texts import sourced
-
-    return f"{as_text(price.amount)} {price.currency} ({sourced(price.source, price.dated)})"
+    return PromptPrice(amount=amount, currency=price.currency, source=price.source, dated=price.dated, day=price.day)
 
 
 def _tokens(tokens: int, is_exact: bool) -> str:

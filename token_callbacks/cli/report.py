@@ -253,7 +253,7 @@ def _print_table(made: Aggregate, looks: _Looks, names: dict[str | None, str]) -
 def _notes(made: Aggregate, sign: Signs) -> Iterator[str]:
     """Say what the marks mean, whose the prices are, and what is not in the figures."""
     from token_callbacks.reports.cells import has_mark
-    from token_callbacks.reports.tables import told_sources
+    from token_callbacks.reports.texts import priced
 
     total = made.total
     rows = (*made.rows, total)
@@ -262,7 +262,7 @@ def _notes(made: Aggregate, sign: Signs) -> Iterator[str]:
     if any(has_mark(row, sign.about, sign) for row in rows):
         yield f"{sign.about} holds an estimate"
     if total.price_sources:
-        yield f"prices, of the day of each call: {', '.join(told_sources(total))}"
+        yield f"prices: {priced(total.price_sources)}"
     if unpriced := total.unpriced_calls - total.calls_without_figures:
         yield f"{_not_in_the_cost(unpriced)}, no price is known for {_named(total.unpriced_models, sign)}"
     if total.calls_without_figures:

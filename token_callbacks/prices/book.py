@@ -27,7 +27,7 @@ from token_callbacks.prices.litellm_map import LiteLLMMap
 from token_callbacks.prices.names import asked_names
 from token_callbacks.prices.own import OwnTable, read_table
 from token_callbacks.prices.rates import Rates
-from token_callbacks.records import CallRecord, Usage
+from token_callbacks.records import CallRecord, PriceSource, Usage
 
 PRICES_VARIABLE = "TOKEN_CALLBACKS_PRICES"
 """In the environment: the file of the user's own table, where none is given in code."""
@@ -47,10 +47,17 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     billed``: a cache answered."""
     dated: date | None
     """The day from which on the source's price holds, or the cost was told; ``None``: the source does not say."""
+    day: date
+    """UTC, of the calls: the price is that of this day."""
     prompt: Decimal | None = None
     """Of the amount, that of the prompt tokens, or of what was embedded; ``None``: not told."""
     completion: Decimal | None = None
     """Of the amount, that of the completion tokens; ``None``: not told."""
+
+    @property
+    def told_by(self) -> PriceSource:
+        """Who told it, and of which day it is."""
+        return PriceSource(source=self.source, dated=self.dated, first_day=self.day, last_day=self.day)
 
 
 class PriceBook:
@@ -100,7 +107,13 @@ class PriceBook:
         if charge.basis is Basis.FREE:
             nothing = Decimal(0)
             return Price(
-                amount=nothing, currency="USD", source=NOT_BILLED, dated=None, prompt=nothing, completion=nothing
+                amount=nothing,
+                currency="USD",
+                source=NOT_BILLED,
+                dated=None,
+                day=charge.day,
+                prompt=nothing,
+                completion=nothing,
             )
         if charge.basis is Basis.REPORTED:
             return _as_told(charge, reported)
@@ -130,7 +143,7 @@ class PriceBook:
 def _as_told(charge: Charge, reported: Decimal | None) -> Price | None:
     if reported is None or charge.currency is None:
         return None
-    return Price(amount=reported, currency=charge.currency, source=REPORTED, dated=charge.day)
+    return Price(amount=reported, currency=charge.currency, source=REPORTED, dated=charge.day, day=charge.day)
 
 
 def _applied(rates: Rates, charge: Charge, usage: Usage, calls: int) -> Price:
@@ -141,6 +154,7 @@ def _applied(rates: Rates, charge: Charge, usage: Usage, calls: int) -> Price:
         currency=rates.currency,
         source=rates.source,
         dated=rates.dated,
+        day=charge.day,
         prompt=prompt,
         completion=completion,
     )

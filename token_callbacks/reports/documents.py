@@ -10,7 +10,6 @@ from token_callbacks.reports.rows import Row
 from token_callbacks.reports.shapes import (
     CallsBySource,
     Money,
-    PriceSource,
     ReportRow,
     SkippedLines,
     TokensBySource,
@@ -34,7 +33,7 @@ def shaped_row(row: Row, *, name: str | None = None, models: Sequence[Row] | Non
         reasoning_tokens=usage.reasoning_tokens,
         total_llm_tokens=total_tokens(row),
         costs=[Money(amount=plain(amount), currency=currency) for currency, amount in sorted(row.costs.items())],
-        price_sources=[PriceSource(source=source, dated=dated) for source, dated in row.price_sources.items()],
+        price_sources=list(row.price_sources),
         unpriced_calls=row.unpriced_calls,
         unpriced_models=list(row.unpriced_models),
         calls_without_figures=row.calls_without_figures,
