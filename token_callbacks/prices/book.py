@@ -91,7 +91,10 @@ class PriceBook:
         return not any(source.is_there for source in self._sources)
 
     def load(self) -> None:
-        """Import ``genai-prices`` now, if it is there: once, 70 ms, which the first price takes else."""
+        """Import ``genai-prices`` now, if it is there: once, 50 to 80 ms, which the first price takes else.
+
+        Of processor time, and several times that where Python keeps no byte code: ``docs/prices.md`` has the figures.
+        """
         self._genai.load()
 
     def charge(self, record: CallRecord) -> Charge:
