@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -120,7 +120,7 @@ class PriceBook:
             )
         if charge.basis is Basis.REPORTED:
             return _as_told(charge, reported)
-        rates = self._rates(charge)
+        rates = self._rates(charge, self._genai.edition)
         return None if rates is None else _applied(rates, charge, usage, calls)
 
     def lacks_figures(self, charge: Charge) -> bool:
@@ -132,7 +132,8 @@ class PriceBook:
         told = reported_cost(record)
         return self.price(charge_of(record), record.usage, calls=1, reported=None if told is None else told[0])
 
-    def _looked_up(self, charge: Charge) -> Rates | None:
+    def _looked_up(self, charge: Charge, _edition: datetime | None) -> Rates | None:
+        """Look up what a charge's calls are charged; what was looked up is remembered of one edition of prices."""
         if self.lacks_figures(charge):
             return None
         for source in self._sources:
