@@ -97,6 +97,14 @@ def test_the_price_is_that_of_the_own_table(tmp_path: Path, texts: list[str], mo
     assert "nowhere.toml cannot be read" in CliRunner().invoke(main, ["count", texts[0]]).output
 
 
+def test_a_name_is_printed_as_it_is(tmp_path: Path) -> None:
+    """No part of it is markup, and none acts upon the terminal."""
+    name = tmp_path / "[red]a\x1b[31m.txt"
+    name.write_text("one")
+
+    assert f"{tmp_path}/[red]a\\x1b[31m.txt" in _count(str(name))
+
+
 def test_bytes_that_are_no_text_are_counted(tmp_path: Path) -> None:
     """A file of anything is no reason to fail."""
     (tmp_path / "junk").write_bytes(bytes(range(256)) * 10)
