@@ -204,6 +204,11 @@ def test_csv_holds_rows_models_and_the_total_apart() -> None:
     )  # fmt: skip
 
 
+def test_a_cost_is_written_as_in_summaries() -> None:
+    """Without the zeros that adding up leaves at its end."""
+    assert "1.25" == _read(as_csv(lines([], row(None, costs={"USD": Decimal("1.2500")}))))[0]["cost_usd"]
+
+
 def test_a_tiny_cost_is_written_without_an_exponent() -> None:
     """Spreadsheets and people read decimals."""
     assert "0.00000012" == _read(as_csv(lines([], row(None, costs={"USD": Decimal("1.2E-7")}))))[0]["cost_usd"]

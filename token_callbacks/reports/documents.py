@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from token_callbacks.prices.costs import as_text
 from token_callbacks.records import Provenance
 from token_callbacks.reports.cells import total_tokens
 from token_callbacks.reports.rows import Row
@@ -16,7 +17,6 @@ from token_callbacks.reports.shapes import (
     WeakestSources,
 )
 from token_callbacks.reports.skipped import Skipped
-from token_callbacks.reports.tables import plain
 
 
 def shaped_row(row: Row, *, name: str | None = None, models: Sequence[Row] | None = None) -> ReportRow:
@@ -32,7 +32,7 @@ def shaped_row(row: Row, *, name: str | None = None, models: Sequence[Row] | Non
         llm_completion_tokens=usage.completion_tokens,
         reasoning_tokens=usage.reasoning_tokens,
         total_llm_tokens=total_tokens(row),
-        costs=[Money(amount=plain(amount), currency=currency) for currency, amount in sorted(row.costs.items())],
+        costs=[Money(amount=as_text(amount), currency=currency) for currency, amount in sorted(row.costs.items())],
         price_sources=list(row.price_sources),
         unpriced_calls=row.unpriced_calls,
         unpriced_models=list(row.unpriced_models),

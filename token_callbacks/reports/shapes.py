@@ -7,17 +7,16 @@ beside its currency, times are UTC.
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Annotated
 
 import msgspec
 
-from token_callbacks.records import SCHEMA_VERSION, CallRecord, PriceSource, Provenance, RunSummary, Tokens
+from token_callbacks.records import SCHEMA_VERSION, Amount, CallRecord, PriceSource, Provenance, RunSummary, Tokens
 
 
 class Money(msgspec.Struct, frozen=True, kw_only=True):
     """An amount in one currency."""
 
-    amount: Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)?$")]
+    amount: Amount
     currency: str
 
 
@@ -159,7 +158,7 @@ class CountedFile(msgspec.Struct, frozen=True, kw_only=True):
 class PromptPrice(msgspec.Struct, frozen=True, kw_only=True):
     """What a prompt costs."""
 
-    amount: Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)?$")]
+    amount: Amount
     currency: str
     source: str
     """Who told the price."""

@@ -6,10 +6,10 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from typing import NamedTuple
 
 from token_callbacks.charges import NAMELESS
+from token_callbacks.prices.costs import as_text
 from token_callbacks.reports.cells import cells, total_tokens
 from token_callbacks.reports.fitting import Entry, Fitted, Sheet, fitted_table
 from token_callbacks.reports.rows import Row
@@ -124,11 +124,6 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\{found[0]}"
 
 
-def plain(amount: Decimal) -> str:
-    """Write an amount in full, without an exponent."""
-    return f"{amount:f}"
-
-
 def _csv_figures(row: Row) -> dict[str, object]:
     usage = row.usage
     others = {currency: amount for currency, amount in sorted(row.costs.items()) if currency != "USD"}
@@ -140,8 +135,8 @@ def _csv_figures(row: Row) -> dict[str, object]:
         "llm_completion_tokens": usage.completion_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
         "total_llm_tokens": total_tokens(row),
-        "cost_usd": plain(row.costs["USD"]) if "USD" in row.costs else None,
-        "other_costs": "; ".join(f"{plain(amount)} {currency}" for currency, amount in others.items()),
+        "cost_usd": as_text(row.costs["USD"]) if "USD" in row.costs else None,
+        "other_costs": "; ".join(f"{as_text(amount)} {currency}" for currency, amount in others.items()),
         "price_sources": priced(row.price_sources),
         "unpriced_calls": row.unpriced_calls,
         "unpriced_models": "; ".join(map(_cell, row.unpriced_models)),
