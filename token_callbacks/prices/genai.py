@@ -15,7 +15,7 @@ from typing import Any
 
 from token_callbacks.charges import EXACT, PERIOD_STARTS, Charge
 from token_callbacks.prices.imports import import_whole
-from token_callbacks.prices.names import LOCAL, sold_as
+from token_callbacks.prices.names import LOCAL, STANDARD_TIERS, sold_as
 from token_callbacks.prices.rates import Ambiguous, Rates, is_beyond, with_version
 
 _ALIASES = {
@@ -41,9 +41,6 @@ _RATES = {
 }
 
 _REMEMBERED = 4096
-
-STANDARD_TIERS = frozenset({None, "auto", "default", "on_demand", "standard", "standard_only"})
-"""What providers call the service tier that the plain prices are for."""
 
 
 class GenaiPrices:
