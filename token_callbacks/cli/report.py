@@ -38,18 +38,20 @@ Exit codes:
   4  within the limits as far as is known, but some calls have no price, or
      used more than is known, or some lines could not be read"""
 
-_GROUPINGS = ("run", "day", "week", "month", "model", "provider", "step", "agent")
-
 
 def _grouping(context: click.Context, parameter: click.Parameter, text: str) -> str:
-    if text not in _GROUPINGS and not (text.startswith("tag:") and text != "tag:"):
-        raise click.BadParameter(f"{text[:99]!r} is none of {', '.join(_GROUPINGS)}, tag:KEY", context, parameter)
+    from token_callbacks.reports.groups import GROUPINGS, TAG
+
+    if text not in GROUPINGS and not (text.startswith(TAG) and text != TAG):
+        raise click.BadParameter(f"{text[:99]!r} is none of {', '.join(GROUPINGS)}, tag:KEY", context, parameter)
     return text
 
 
 def _groupings(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from token_callbacks.reports.groups import GROUPINGS, TAG
+
     del context, parameter  # click's signature
-    return [name for name in (*_GROUPINGS, "tag:") if name.startswith(incomplete)]
+    return [name for name in (*GROUPINGS, TAG) if name.startswith(incomplete)]
 
 
 def _form(context: click.Context, parameter: click.Parameter, is_chosen: bool) -> None:
