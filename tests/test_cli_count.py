@@ -80,18 +80,29 @@ def test_a_known_price_is_told_and_an_unknown_one_is_not_zero() -> None:
 
 
 def test_the_price_is_that_of_the_own_table(tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its currency, its source and the day from which on it holds, in both shapes."""
+    """With its currency, its source, the day from which on it holds and today's, in both shapes."""
     (tmp_path / "prices.toml").write_text(
         'currency = "EUR"\n[[price]]\nmodel = "*"\nfrom = 2026-01-03\nprompt = 1000000\ncompletion = 0\n'
     )
     monkeypatch.setenv("TOKEN_CALLBACKS_PRICES", str(tmp_path / "prices.toml"))
+    monkeypatch.setattr("token_callbacks.ledger.utc_now", lambda: datetime(2026, 11, 21, 23, 30, tzinfo=UTC))
     told = json.loads(_count(texts[0], "--json"))
 
-    source = {"source": "own table", "dated": "2026-01-03"}
+    source = {"source": "own table", "dated": "2026-01-03", "day": "2026-11-21"}
     assert {"amount": str(told["tokens"]), "currency": "EUR"} | source == told["prompt_price"]
-    assert f"{told['tokens']} EUR (own table of 2026-01-03)" in _count(texts[0])
+    assert [f"{told['tokens']} EUR", "prices: own table since 2026-01-03, for 2026-11-21"] == [
+        line.removeprefix("as a prompt").strip() for line in _count(texts[0]).splitlines()[-2:]
+    ]
     monkeypatch.setenv("TOKEN_CALLBACKS_PRICES", "nowhere.toml")
     assert "nowhere.toml cannot be read" in CliRunner().invoke(main, ["count", texts[0]]).output
+
+
+def test_a_name_is_printed_as_it_is(tmp_path: Path) -> None:
+    """No part of it is markup, and none acts upon the terminal."""
+    name = tmp_path / "[red]a\x1b[31m.txt"
+    name.write_text("one")
+
+    assert f"{tmp_path}/[red]a\\x1b[31m.txt" in _count(str(name))
 
 
 def test_bytes_that_are_no_text_are_counted(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from token_callbacks.errors import InvalidPrices
 from token_callbacks.ledger import process_ledger
 from token_callbacks.prices import PRICES_VARIABLE, PriceBook, cost_of
 from token_callbacks.prices.book import PriceBook as Book
-from token_callbacks.records import Cost, Outcome
+from token_callbacks.records import Cost, Outcome, PriceSource
 from token_callbacks.recovery import recover
 from token_callbacks.sinks.memory import MemorySink
 from token_callbacks.totals import Totals
@@ -170,12 +170,42 @@ def test_currencies_are_not_mixed() -> None:
 
 
 def test_a_cost_names_all_its_sources() -> None:
-    """And the latest day from which on one of its prices holds."""
+    """And the latest day from which on one of its prices holds, and of which days they are."""
     table = {"price": [{"model": "m", "prompt": 1, "completion": 1, "from": "2026-01-01"}]}
-    cost = _cost(a_million("m"), a_million("x", "openrouter", provider_usage={"cost": 0.25}), own=table)
+    days = [datetime(2026, 11, day, tzinfo=UTC) for day in (20, 19, 21)]
+    records = [a_million("m", at=day) for day in days]
+    cost = _cost(*records, a_million("x", "openrouter", provider_usage={"cost": 0.25}), own=table)
 
     assert cost is not None
-    assert ("2.25", "own table, reported", "2026-11-20") == (cost.amount, cost.price_source, str(cost.prices_from))
+    assert ("6.25", "own table, reported", "2026-11-20") == (cost.amount, cost.price_source, str(cost.prices_from))
+    assert [
+        PriceSource(
+            source="own table", dated=date(2026, 1, 1), first_day=date(2026, 11, 19), last_day=date(2026, 11, 21)
+        ),
+        PriceSource(
+            source="reported", dated=date(2026, 11, 20), first_day=date(2026, 11, 20), last_day=date(2026, 11, 20)
+        ),
+    ] == cost.price_sources
+
+
+def test_days_of_several_processes_add_up() -> None:
+    """In either order; the sums of a run are those of its processes put together."""
+    early, late = (Totals([a_million("gpt-4o", at=datetime(2026, 11, day, tzinfo=UTC))]) for day in (3, 4))
+    days = [
+        [(told.first_day.day, told.last_day.day) for told in cost.price_sources]
+        for totals in (early.merged(late), late.merged(early))
+        if (cost := cost_of(totals.charges, PriceBook(OWN), now=NOW)) is not None
+    ]
+
+    assert [[(3, 4)], [(3, 4)]] == days
+
+
+def test_a_cost_written_before_it_told_days_is_read() -> None:
+    """Nothing in a file went away, and what it lacks is not made up."""
+    cost = _cost(a_million("gpt-4o"))
+    old = {name: figure for name, figure in msgspec.to_builtins(cost).items() if name != "price_sources"}
+
+    assert [] == msgspec.convert(old, Cost).price_sources
 
 
 def test_reported_costs_reach_the_summary(priced: TokenCounter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -149,6 +150,30 @@ def test_deepseek_is_cheaper_off_peak(book: PriceBook, clock: str, expected: str
     at = datetime.fromisoformat(f"2026-11-20T{clock}:59+00:00").astimezone(timezone(timedelta(hours=9)))
 
     assert expected == amount(book, a_million("deepseek-chat", "deepseek", at=at))
+
+
+def test_prices_that_the_host_updated_are_taken_and_told(book: PriceBook, request: pytest.FixtureRequest) -> None:
+    """As genai-prices' own ``UpdatePrices`` puts them in place: also for calls whose price was looked up before."""
+    from genai_prices import data_snapshot
+    from genai_prices.types import ModelPrice
+
+    request.addfinalizer(lambda: data_snapshot.set_custom_snapshot(None))
+    old = book.price_of(a_million("gpt-4o", "openai"))
+    providers = copy.deepcopy(data_snapshot.get_snapshot().providers)
+    [openai] = [provider for provider in providers if provider.id == "openai"]
+    [model] = [model for model in openai.models if model.id == "gpt-4o"]
+    assert isinstance(model.prices, ModelPrice)
+    model.prices.input_mtok = Decimal(7)
+    fetched = datetime(2026, 11, 21, 12)  # noqa: DTZ001 - as the library has it
+    data_snapshot.set_custom_snapshot(
+        data_snapshot.DataSnapshot(providers=providers, from_auto_update=True, timestamp=fetched)
+    )
+    new = book.price_of(a_million("gpt-4o", "openai"))
+
+    assert old is not None
+    assert new is not None
+    assert (Decimal("2.5"), Decimal(7)) == (old.prompt, new.prompt)
+    assert (f"{old.source} updated 2026-11-21", None) == (new.source, new.dated)
 
 
 @pytest.mark.parametrize(("day", "expected"), [(9, "50"), (10, "10")])

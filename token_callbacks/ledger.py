@@ -609,7 +609,7 @@ def _is_in_event_loop() -> bool:
 _POLL_SECONDS = 0.002
 
 _CLOSING_SECONDS = 15.0
-"""Longer than it takes on a busy machine to read a vocabulary and count, or to ask a server that counts."""
+"""How long a drain waits at most for a call that has ended and is being counted: chosen, not measured."""
 
 INLINE_CHARACTERS = 8192
 """So much is counted where a call ends; more, by the worker."""

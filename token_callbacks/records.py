@@ -8,6 +8,7 @@ them. Their JSON shape is the file format (``CallRecord`` is a line of ``calls-*
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Annotated, Any
 
@@ -250,6 +251,39 @@ class ProvenanceShares(msgspec.Struct, frozen=True, kw_only=True):
     """By how many tokens, in all, the figures with an error band may be off."""
 
 
+class PriceSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Who told prices, since when these hold, and the days that they were taken for."""
+
+    source: str
+    """Such as ``genai-prices 0.2.3``; ``own table``; ``reported``: the provider told the cost."""
+    dated: date | None
+    """The latest day from which on one of its prices holds, or a cost was told; ``None``: it does not say."""
+    first_day: date
+    """UTC, of the first call that it told a price of: a price is that of the day of its call."""
+    last_day: date
+    """UTC, of the last such call."""
+
+    def __or__(self, other: PriceSource) -> PriceSource:
+        """Tell of the days of both; they are of one source."""
+        if not isinstance(other, PriceSource):
+            return NotImplemented
+        return PriceSource(
+            source=self.source,
+            dated=max((day for day in (self.dated, other.dated) if day is not None), default=None),
+            first_day=min(self.first_day, other.first_day),
+            last_day=max(self.last_day, other.last_day),
+        )
+
+
+def merged_sources(told: Iterable[PriceSource]) -> list[PriceSource]:
+    """Put together what each source told: one each, by its name."""
+    merged: dict[str, PriceSource] = {}
+    for one in told:
+        known = merged.get(one.source)
+        merged[one.source] = one if known is None else known | one
+    return [merged[name] for name in sorted(merged)]
+
+
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """What a run cost, by the prices known when this was written; amounts are decimal numbers in strings.
 
@@ -273,6 +307,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """Of the unpriced calls, those with a figure that is missing or impossible: most of them failed."""
     other_currencies: dict[str, Amount] = {}
     """What was priced in other currencies than ``currency``, the one of most calls; none is in the amount."""
+    price_sources: list[PriceSource] = []
+    """Who told the prices, by name, and of which days they are; empty: nothing priced, or written before this was."""
 
 
 class GroupTotals(msgspec.Struct, frozen=True, kw_only=True):

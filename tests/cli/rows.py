@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from token_callbacks.records import CallRecord, Operation, Outcome, Provenance, Sources, Usage
+from token_callbacks.records import CallRecord, Operation, Outcome, PriceSource, Provenance, Sources, Usage
 from token_callbacks.reports.rows import Row
 from token_callbacks.sinks.json_files import JsonFiles
 
@@ -28,7 +28,11 @@ def row(group: str | None = "gpt-4o", **changes: Any) -> Row:
         "tokens_by_source": {Provenance.REPORTED: 1_323_579},
         "calls_by_source": {Provenance.REPORTED: 3},
         "costs": {"USD": Decimal("1.25")},
-        "price_sources": {"genai-prices 0.2.3": date(2026, 5, 1)},
+        "price_sources": (
+            PriceSource(
+                source="genai-prices 0.2.3", dated=date(2026, 5, 1), first_day=NOON.date(), last_day=NOON.date()
+            ),
+        ),
         "unpriced_calls": 0,
         "unpriced_models": (),
         "calls_without_figures": 0,

@@ -160,7 +160,7 @@ def test_markdown_is_a_table_with_its_notes(tmp_path: Path, prices: Path) -> Non
     assert [
         "- ≥ at least so much: what some calls used is not known, or not in full",
         "- \\~ holds an estimate",
-        "- prices, of the day of each call: own table",
+        "- prices: own table, for 2026-11-03",
         "- 2 calls are not in the cost, no price is known for (none), \\*nobodys\\*",
         "- 1 call is not in the cost, its figures are missing or contradict each other",
     ] == notes.splitlines()[:5]

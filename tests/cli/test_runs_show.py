@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,13 @@ def _told(command: str, *arguments: object) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(result.stdout)
     jsonschema.validate(told, json.loads(shipped(command)))
     return told
+
+
+@contextmanager
+def _counter(log_dir: Path, *, prices: Any) -> Iterator[TokenCounter]:
+    counter = TokenCounter(log_dir=log_dir, prices=prices)
+    yield counter
+    counter.close()
 
 
 def _names(tree: dict[str, Any]) -> list[Any]:
@@ -124,6 +134,25 @@ def test_a_tree_tells_what_each_call_used_and_how_long_it_took(real_log: Path) -
 
     for word in ("step judge", "gpt-4o-mini", "reported", "first token", "took", "cached", "reasoning", "team=search"):
         assert word in text
+
+
+def test_runs_and_a_tree_say_whose_prices_theirs_are_and_of_which_days(tmp_path: Path) -> None:
+    """Put together, of those that are shown; nothing is said where nothing is priced."""
+    table = {"price": [{"model": "gpt-4o", "prompt": 3, "completion": 4}]}
+    with _counter(tmp_path, prices=table) as counter, counter.run("outer") as outer:
+        make_call(prompt=3, completion=4)
+        with counter.run("inner"):
+            make_call(prompt=3, completion=4)
+    with _counter(tmp_path, prices=False) as counter, counter.run("unpriced"):
+        make_call(prompt=3, completion=4)
+    for path in (tmp_path / "runs").iterdir():
+        day = "2026-11-03" if path == outer.summary_path else "2026-11-04"
+        path.write_text(re.sub(r'(_day": ?)"[-0-9]+', rf'\1"{day}', path.read_text()))
+
+    note = "prices: own table, for 2026-11-03 to 2026-11-04"
+    assert note == _run("runs", tmp_path).stdout.splitlines()[-1]
+    assert note == _run("show", "outer", tmp_path).stdout.splitlines()[-1]
+    assert "prices" not in _run("show", "unpriced", tmp_path).stdout
 
 
 def test_a_call_that_failed_tells_its_error(real_log: Path) -> None:

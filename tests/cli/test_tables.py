@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -12,12 +13,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tests.cli.rows import row
-from token_callbacks.records import Provenance, Sources, Usage
+from token_callbacks.records import PriceSource, Provenance, Sources, Usage
 from token_callbacks.reports.cells import cells, share
 from token_callbacks.reports.fitting import Fitted
 from token_callbacks.reports.rows import Row
 from token_callbacks.reports.tables import COLUMNS, LEFT_OUT_FIRST, as_csv, as_markdown, fitted_lines, lines
-from token_callbacks.reports.texts import PLAIN, PRETTY, Signs, fitted, readable, signs_for
+from token_callbacks.reports.texts import PLAIN, PRETTY, Signs, fitted, priced, readable, signs_for
 
 ESTIMATED = Sources(prompt=Provenance.REPORTED, completion=Provenance.ESTIMATED)
 HOSTILE = "\x1b[31mred\x1b[0m\nsecond\u202eline\t🎉" + "x" * 10_240
@@ -170,6 +171,25 @@ def _read(text: str) -> list[dict[str, Any]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
+@pytest.mark.parametrize(
+    ("dated", "last", "shown"),
+    [
+        (None, 21, "x, for 2026-11-21"),
+        (None, 22, "x, for 2026-11-21 to 2026-11-22"),
+        (3, 22, "x since 2026-11-03, for 2026-11-21 to 2026-11-22"),
+        (21, 22, "x, for 2026-11-21 to 2026-11-22"),
+        (22, 22, "x, for 2026-11-21 to 2026-11-22"),
+    ],
+)
+def test_prices_are_told_with_their_days(dated: int | None, last: int, shown: str) -> None:
+    """Since when they hold, only where all of them held before the first day."""
+    since = None if dated is None else date(2026, 11, dated)
+    told = PriceSource(source="x", dated=since, first_day=date(2026, 11, 21), last_day=date(2026, 11, last))
+
+    assert shown == priced([told])
+    assert f"{shown}; {shown}" == priced([told, told])
+
+
 def test_csv_holds_rows_models_and_the_total_apart() -> None:
     """``kind`` tells them apart, so that nobody adds a sum to its parts."""
     shown = lines([row("2026-11-03")], row(None), [[row("gpt-4o", calls=1), row("=1+1", calls=2)]])
@@ -182,6 +202,11 @@ def test_csv_holds_rows_models_and_the_total_apart() -> None:
     assert ("1234567", "", "1.25", "false") == (
         read[0]["llm_prompt_tokens"], read[0]["embedding_tokens"], read[0]["cost_usd"], read[0]["lower_bound"],
     )  # fmt: skip
+
+
+def test_a_cost_is_written_as_in_summaries() -> None:
+    """Without the zeros that adding up leaves at its end."""
+    assert "1.25" == _read(as_csv(lines([], row(None, costs={"USD": Decimal("1.2500")}))))[0]["cost_usd"]
 
 
 def test_a_tiny_cost_is_written_without_an_exponent() -> None:

@@ -20,7 +20,7 @@ from token_callbacks import TokenCounter, load
 from token_callbacks.charges import EXACT, reported_cost
 from token_callbacks.errors import InvalidArgument, TokenCallbacksError
 from token_callbacks.prices import PriceBook, cost_of
-from token_callbacks.records import CallRecord, Operation, Outcome, Provenance, Usage
+from token_callbacks.records import CallRecord, Operation, Outcome, PriceSource, Provenance, Usage
 from token_callbacks.reports import duck
 from token_callbacks.reports.groups import GROUPINGS, Aggregate, Filter, aggregated
 from token_callbacks.reports.logs import CallsFile
@@ -45,10 +45,15 @@ class Charge(NamedTuple):
     """What calls of the book below share."""
 
     model: str | None
+    day: date
     half_hour: int
     band: int
     shape: tuple[bool, ...]
     tier: str | None
+
+
+def _told_by(source: str, day: date) -> PriceSource:
+    return PriceSource(source=source, dated=None, first_day=day, last_day=day)
 
 
 class Price(NamedTuple):
@@ -56,8 +61,7 @@ class Price(NamedTuple):
 
     amount: Decimal
     currency: str
-    source: str = "own table"
-    dated: date | None = None
+    told_by: PriceSource
 
 
 class Book:
@@ -73,7 +77,7 @@ class Book:
         parts = (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
         half_hour = record.started_at.hour * 2 + record.started_at.minute // 30
         shape = (lacks, parts > (usage.prompt_tokens or 0))
-        return Charge(record.model, half_hour, band, shape, told.get("service_tier"))
+        return Charge(record.model, record.started_at.date(), half_hour, band, shape, told.get("service_tier"))
 
     def load(self) -> None:
         """It is all there."""
@@ -89,12 +93,13 @@ class Book:
         return Price(
             EXACT.add(EXACT.multiply(rate, Decimal(usage.total_llm_tokens + (usage.embedding_tokens or 0))), calls),
             currency,
+            _told_by("own table", charge.day),
         )
 
     def price_of(self, record: CallRecord) -> Price | None:
         told = reported_cost(record)
         if told is not None:
-            return Price(*told, "reported")
+            return Price(*told, _told_by("reported", record.started_at.date()))
         return self.price(self.charge(record), record.usage, calls=1)
 
 
@@ -330,7 +335,7 @@ def test_a_stream_nobody_read_makes_no_lower_bound(tmp_path: Path) -> None:
 
 
 def test_a_cost_that_was_told_is_of_its_day_as_in_the_summary(tmp_path: Path) -> None:
-    """Of the UTC day of the latest call, whatever the zone of the groups is."""
+    """Of the UTC days of its calls, whatever the zone of the groups is."""
     late = NOON.replace(hour=23, minute=30) + timedelta(days=1)
     told = [
         record(number, started_at=moment, provider_usage={"cost": 0.25, "cost_details": {}})
@@ -343,9 +348,10 @@ def test_a_cost_that_was_told_is_of_its_day_as_in_the_summary(tmp_path: Path) ->
         totals.add(one)
     cost = cost_of(totals.charges, PriceBook(), now=late)
 
-    assert {"reported": late.date()} == total.price_sources
+    told_by = PriceSource(source="reported", dated=late.date(), first_day=NOON.date(), last_day=late.date())
+    assert (told_by,) == total.price_sources
     assert cost is not None
-    assert ("reported", late.date()) == (cost.price_source, cost.prices_from)
+    assert ([told_by], "reported", late.date()) == (cost.price_sources, cost.price_source, cost.prices_from)
 
 
 def test_a_book_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
@@ -379,31 +385,37 @@ def test_costs_are_by_currency_and_what_has_no_price_is_counted(tmp_path: Path) 
     usd = 3 * Decimal("24.3") + 5 * Decimal("24.6") + 2 + Decimal("0.25")
     assert {"EUR": 2 * Decimal("24.3") + 1, "USD": usd} == total.costs
     assert (3, 2, ("gpt-4o-2024-08-06",)) == (total.unpriced_calls, total.calls_without_figures, total.unpriced_models)
-    assert {"own table": None, "reported": NOON.date()} == total.price_sources
+    assert (_told_by("own table", NOON.date()), _told_by("reported", NOON.date())) == tuple(
+        msgspec.structs.replace(told, dated=None) for told in total.price_sources
+    )
 
 
 def test_each_row_says_who_told_its_prices_as_of_when_and_who_has_none(tmp_path: Path) -> None:
     """The real book: the sources of the calls in the row, and no others; the total has them all."""
     table = {"price": [{"model": "mine", "prompt": "1", "completion": "2", "from": date(2026, 1, 3)}]}
-    day = {"started_at": NOON, "completion_tokens": 4}
+    day, later = ({"started_at": NOON + timedelta(days=days), "completion_tokens": 4} for days in (0, 2))
     write(
         tmp_path,
         [
-            record(0, model="mine", response_model=None, prompt_tokens=3, **day),
+            record(0, model="mine", response_model=None, prompt_tokens=3, **later),
             record(1, model="nobody-knows-3", response_model=None, prompt_tokens=3, **day),
             record(2, model="gpt-4o", prompt_tokens=3, **day),
-            record(3, model="gpt-4o", usage=Usage(), outcome=Outcome.FAILED, started_at=NOON),
+            record(3, model="gpt-4o", usage=Usage(), outcome=Outcome.FAILED, started_at=NOON + timedelta(days=3)),
+            record(4, model="mine", response_model=None, prompt_tokens=3, **day),
         ],
     )
     made = report(tmp_path, "model", book=PriceBook(table))
     rows = {row.group: row for row in made.rows}
+    days = {"first_day": NOON.date(), "last_day": NOON.date() + timedelta(days=2)}
 
-    assert {"own table": date(2026, 1, 3)} == rows["mine"].price_sources
-    assert ({}, ("nobody-knows-3",)) == (rows["nobody-knows-3"].price_sources, rows["nobody-knows-3"].unpriced_models)
-    assert ["genai-prices"] == [source.split()[0] for source in rows["gpt-4o"].price_sources]
+    assert (PriceSource(source="own table", dated=date(2026, 1, 3), **days),) == rows["mine"].price_sources
+    assert ((), ("nobody-knows-3",)) == (rows["nobody-knows-3"].price_sources, rows["nobody-knows-3"].unpriced_models)
+    assert [("genai-prices", NOON.date(), NOON.date())] == [
+        (told.source.split()[0], told.first_day, told.last_day) for told in rows["gpt-4o"].price_sources
+    ]
     assert ((), 1) == (rows["gpt-4o"].unpriced_models, rows["gpt-4o"].calls_without_figures)
     assert ("nobody-knows-3",) == made.total.unpriced_models
-    assert {**rows["mine"].price_sources, **rows["gpt-4o"].price_sources} == made.total.price_sources
+    assert (*rows["gpt-4o"].price_sources, *rows["mine"].price_sources) == made.total.price_sources
 
 
 def prices_of(found: list[CallRecord]) -> tuple[dict[str, Decimal], int]:

@@ -32,10 +32,12 @@ import msgspec
 from token_callbacks import counter as counters
 from token_callbacks import hooks
 from token_callbacks.binding import bound
+from token_callbacks.charges import Charged
 from token_callbacks.errors import InvalidArgument, UnknownKey
 from token_callbacks.ledger import Draft, Ledger
-from token_callbacks.records import CallRecord, Operation, RunOutcome
+from token_callbacks.records import Operation, RunOutcome
 from token_callbacks.runs import Run, Scope, acting, outcome_of, within
+from token_callbacks.totals import Totals
 from token_callbacks.usage import part
 
 if TYPE_CHECKING:
@@ -49,7 +51,6 @@ ACTION_ENGINE = "action_engine"
 _EMBEDDING = "embedding"
 _LLM = (WORLD_MODEL, ACTION_ENGINE)
 
-_MOST_UNPRICED = 256
 _FREE = Decimal(0)
 
 
@@ -74,25 +75,6 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class _Tally:
-    """What came in for one part of one agent and was not read out yet; prices are looked up when it is."""
-
-    def __init__(self, prices: Prices) -> None:
-        self._prices = prices
-        self._sum = Spent()
-        self._records: list[CallRecord] = []
-
-    def add(self, record: CallRecord) -> None:
-        self._records.append(record)
-        if len(self._records) >= _MOST_UNPRICED:  # nobody reads it out: it must not grow for ever
-            self.spent()
-
-    def spent(self) -> Spent:
-        records, self._records = self._records, []
-        self._sum = sum(map(self._prices.spent, records), start=self._sum)
-        return self._sum
-
-
 class Prices:
     """What calls cost, for LaVague's columns, which are numbers: 0.0 where no price is known, as LaVague has it."""
 
@@ -100,25 +82,25 @@ class Prices:
         self._book = book
         self._unpriced: set[str | None] = set()
 
-    def spent(self, record: CallRecord) -> Spent:
-        """Tell what a call used and cost; one that was answered from a framework's cache, nothing."""
-        usage = record.usage
+    def spent(self, charged: Charged) -> Spent:
+        """Tell what calls used and cost; those that were answered from a framework's cache, nothing."""
+        usage = charged.usage
         spent = Spent(
             input_tokens=(usage.embedding_tokens or 0) + (usage.prompt_tokens or 0),
             output_tokens=usage.completion_tokens or 0,
         )
-        if record.cached or spent == Spent():
-            return Spent()
-        input_cost, output_cost = self._costs(record)
+        if spent == Spent():
+            return spent
+        input_cost, output_cost = self._costs(charged)
         return msgspec.structs.replace(spent, input_cost=input_cost, output_cost=output_cost)
 
-    def _costs(self, record: CallRecord) -> tuple[Decimal, Decimal]:
+    def _costs(self, charged: Charged) -> tuple[Decimal, Decimal]:
         """Split a price; what is neither the prompt's nor the answer's, or not told apart, goes with the prompt."""
         if self._book is None:
             return _FREE, _FREE
-        price = self._book.price_of(record)
+        price = self._book.price(charged.charge, charged.usage, calls=charged.calls, reported=charged.reported)
         if price is None or price.currency != "USD":
-            self._note_unpriced(record.model)
+            self._note_unpriced(charged.charge.model)
             return _FREE, _FREE
         answered = price.completion or _FREE
         return price.amount - answered, answered
@@ -270,7 +252,7 @@ class TokenCounter(counters.TokenCounter):
     def _serve_lavague(self, *, is_logging: bool) -> None:
         self._is_logging = is_logging
         self.take = self._ledger.shielded(self._take)
-        self._tallies: weakref.WeakKeyDictionary[Run, dict[_Key, _Tally]] = weakref.WeakKeyDictionary()
+        self._tallies: weakref.WeakKeyDictionary[Run, dict[_Key, Totals]] = weakref.WeakKeyDictionary()
         self._prices = Prices(self._book)
         self._views = {
             "llm_token_counter": CountView(self, _LLM),
@@ -340,13 +322,10 @@ class TokenCounter(counters.TokenCounter):
 
     def _take(self, draft: Draft, scope: Scope) -> None:
         super()._take(draft, scope)
-        record = draft.record(run_id=scope.run.run_id, step=scope.step)
-        name = _EMBEDDING if record.operation is Operation.EMBEDDING else getattr(scope, "part", ACTION_ENGINE)
+        name = _EMBEDDING if draft.call.operation is Operation.EMBEDDING else getattr(scope, "part", ACTION_ENGINE)
         tallies = self._tallies.setdefault(scope.run, {})
         key = (getattr(scope, "owner", None), name)
-        if key not in tallies:
-            tallies[key] = _Tally(self._prices)
-        tallies[key].add(record)
+        draft.fold_into(tallies.setdefault(key, Totals()), step=None)
 
     def spent_on(self, parts: Collection[str]) -> Spent:
         """Tell what these parts used in the current run, or by the current agent, since it was last forgotten."""
@@ -390,7 +369,8 @@ class TokenCounter(counters.TokenCounter):
 
     def _sum(self, run: Run, parts: Collection[str], owners: _Owners) -> Spent:
         tallies = self._tallies.get(run, {})
-        return sum((tallies[key].spent() for key in _keys(tallies, parts, owners)), start=Spent())
+        charges = (charged for key in _keys(tallies, parts, owners) for charged in tallies[key].charges)
+        return sum(map(self._prices.spent, charges), start=Spent())
 
     def _drop(self, run: Run, parts: Collection[str], owners: _Owners) -> None:
         tallies = self._tallies.get(run, {})
@@ -402,7 +382,7 @@ _Owners = Collection[int | None] | None
 """Whose calls: those of these world models and action engines, and of nobody told; ``None`` is everybody's."""
 
 
-def _keys(tallies: Mapping[_Key, _Tally], parts: Collection[str], owners: _Owners) -> list[_Key]:
+def _keys(tallies: Mapping[_Key, Totals], parts: Collection[str], owners: _Owners) -> list[_Key]:
     return [key for key in tallies if key[1] in parts and (owners is None or key[0] in owners)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -36,9 +36,6 @@ def count(files: tuple[str, ...], model: str, as_json: bool) -> None:
 
 
 def _print_counts(counted: Iterable[FileCount], model: str, *, as_json: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from token_callbacks.cli.pricing import price_book
     from token_callbacks.counting.files import prompt_price
     from token_callbacks.ledger import utc_now
@@ -47,34 +44,50 @@ def _print_counts(counted: Iterable[FileCount], model: str, *, as_json: bool) ->
     total, is_exact = sum(file.tokens for file in files), all(file.is_exact for file in files)
     price = prompt_price(model, total, book=price_book(), moment=utc_now())
     if as_json:
-        told = {"model": model, "files": files, "tokens": total, "is_exact": is_exact, "prompt_price": _shaped(price)}
-        click.echo(msgspec.json.encode(told))
-        return
+        _print_json(files, total, model, price, is_exact=is_exact)
+    else:
+        _print_table(files, total, model, price, is_exact=is_exact)
+
+
+def _print_json(files: Sequence[FileCount], total: int, model: str, price: Price | None, *, is_exact: bool) -> None:
+    from token_callbacks.reports.shapes import CountedFile, CountedFiles
+
+    document = CountedFiles(
+        model=model,
+        files=[CountedFile(name=file.name, tokens=file.tokens, is_exact=file.is_exact) for file in files],
+        tokens=total,
+        is_exact=is_exact,
+        prompt_price=None if price is None else _shaped(price),
+    )
+    click.echo(msgspec.json.encode(document))
+
+
+def _print_table(files: Sequence[FileCount], total: int, model: str, price: Price | None, *, is_exact: bool) -> None:
+    from rich.table import Table
+
+    from token_callbacks.cli.terminal import console
+    from token_callbacks.prices.costs import as_text
+    from token_callbacks.reports.texts import priced, readable
+
     table = Table("file", "tokens", box=None, pad_edge=False)
     table.columns[1].justify = "right"
     for file in files:
-        table.add_row(file.name, _tokens(file.tokens, file.is_exact))
+        table.add_row(readable(file.name), _tokens(file.tokens, file.is_exact))
     table.add_section()
-    table.add_row(f"total for {model}", _tokens(total, is_exact))
-    table.add_row("as a prompt", "-" if price is None else _told(price))
-    Console().print(table)
+    table.add_row(f"total for {readable(model)}", _tokens(total, is_exact))
+    table.add_row("as a prompt", "-" if price is None else f"{as_text(price.amount)} {price.currency}")
+    screen = console()
+    screen.print(table)
+    if price is not None:
+        screen.print(f"prices: {priced([price.told_by])}", style="dim")
 
 
-def _shaped(price: Price | None) -> PromptPrice | None:
+def _shaped(price: Price) -> PromptPrice:
     from token_callbacks.prices.costs import as_text
     from token_callbacks.reports.shapes import PromptPrice
 
-    if price is None:
-        return None
     amount = as_text(price.amount)
-    return PromptPrice(amount=amount, currency=price.currency, source=price.source, dated=price.dated)
-
-
-def _told(price: Price) -> str:
-    from token_callbacks.prices.costs import as_text
-    from token_callbacks.reports.texts import sourced
-
-    return f"{as_text(price.amount)} {price.currency} ({sourced(price.source, price.dated)})"
+    return PromptPrice(amount=amount, currency=price.currency, source=price.source, dated=price.dated, day=price.day)
 
 
 def _tokens(tokens: int, is_exact: bool) -> str:

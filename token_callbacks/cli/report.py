@@ -24,7 +24,6 @@ from token_callbacks.cli.options import (
 if TYPE_CHECKING:
     from token_callbacks.reports.groups import Aggregate, Filter
     from token_callbacks.reports.rows import Row
-    from token_callbacks.reports.texts import Signs
 
 OVER, NOT_SURE = 3, 4
 
@@ -39,18 +38,20 @@ Exit codes:
   4  within the limits as far as is known, but some calls have no price, or
      used more than is known, or some lines could not be read"""
 
-_GROUPINGS = ("run", "day", "week", "month", "model", "provider", "step", "agent")
-
 
 def _grouping(context: click.Context, parameter: click.Parameter, text: str) -> str:
-    if text not in _GROUPINGS and not (text.startswith("tag:") and text != "tag:"):
-        raise click.BadParameter(f"{text[:99]!r} is none of {', '.join(_GROUPINGS)}, tag:KEY", context, parameter)
+    from token_callbacks.reports.groups import GROUPINGS, TAG
+
+    if text not in GROUPINGS and not (text.startswith(TAG) and text != TAG):
+        raise click.BadParameter(f"{text[:99]!r} is none of {', '.join(GROUPINGS)}, tag:KEY", context, parameter)
     return text
 
 
 def _groupings(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from token_callbacks.reports.groups import GROUPINGS, TAG
+
     del context, parameter  # click's signature
-    return [name for name in (*_GROUPINGS, "tag:") if name.startswith(incomplete)]
+    return [name for name in (*GROUPINGS, TAG) if name.startswith(incomplete)]
 
 
 def _form(context: click.Context, parameter: click.Parameter, is_chosen: bool) -> None:
@@ -206,11 +207,12 @@ def _print_csv(made: Aggregate) -> None:
 
 
 def _print_markdown(made: Aggregate, looks: _Looks) -> None:
+    from token_callbacks.reports.notes import notes
     from token_callbacks.reports.tables import as_markdown, lines, notes_as_markdown
     from token_callbacks.reports.texts import PRETTY
 
     click.echo(as_markdown(lines(made.rows, made.total, made.details), head=looks.by), nl=False)
-    click.echo(notes_as_markdown(_notes(made, PRETTY)), nl=False)
+    click.echo(notes_as_markdown(notes(made, PRETTY)), nl=False)
 
 
 def _print_json(made: Aggregate, looks: _Looks, names: dict[str | None, str]) -> None:
@@ -236,6 +238,7 @@ def _print_json(made: Aggregate, looks: _Looks, names: dict[str | None, str]) ->
 
 def _print_table(made: Aggregate, looks: _Looks, names: dict[str | None, str]) -> None:
     from token_callbacks.cli.terminal import console, signs, width_of
+    from token_callbacks.reports.notes import notes
     from token_callbacks.reports.tables import fitted_lines, lines
 
     if not made.rows:
@@ -246,46 +249,8 @@ def _print_table(made: Aggregate, looks: _Looks, names: dict[str | None, str]) -
     screen.print(table)
     if left_out:
         screen.print(f"no room for: {', '.join(left_out)}", style="dim")
-    for note in _notes(made, signs()):
+    for note in notes(made, signs()):
         screen.print(note, style="dim")
-
-
-def _notes(made: Aggregate, sign: Signs) -> Iterator[str]:
-    """Say what the marks mean, whose the prices are, and what is not in the figures."""
-    from token_callbacks.reports.cells import has_mark
-    from token_callbacks.reports.tables import told_sources
-
-    total = made.total
-    rows = (*made.rows, total)
-    if any(has_mark(row, sign.at_least, sign) for row in rows):
-        yield f"{sign.at_least} at least so much: what some calls used is not known, or not in full"
-    if any(has_mark(row, sign.about, sign) for row in rows):
-        yield f"{sign.about} holds an estimate"
-    if total.price_sources:
-        yield f"prices, of the day of each call: {', '.join(told_sources(total))}"
-    if unpriced := total.unpriced_calls - total.calls_without_figures:
-        yield f"{_not_in_the_cost(unpriced)}, no price is known for {_named(total.unpriced_models, sign)}"
-    if total.calls_without_figures:
-        whose = "its" if total.calls_without_figures == 1 else "their"
-        yield (f"{_not_in_the_cost(total.calls_without_figures)}, {whose} figures are missing or contradict each other")
-    for note in made.skipped.told():
-        yield f"not in it: {note}"
-
-
-def _not_in_the_cost(calls: int) -> str:
-    from token_callbacks.reports.texts import numbered
-
-    return numbered(calls, "call is not in the cost", "calls are not in the cost")
-
-
-_MOST_NAMED = 5
-
-
-def _named(models: Sequence[str], sign: Signs) -> str:
-    from token_callbacks.reports.texts import LONGEST_NAME, readable
-
-    more = f" and {len(models) - _MOST_NAMED:,} more" if len(models) > _MOST_NAMED else ""
-    return ", ".join(readable(model, LONGEST_NAME, sign.cut) for model in models[:_MOST_NAMED]) + more
 
 
 def _hold_to(limits: _Limits, made: Aggregate) -> None:

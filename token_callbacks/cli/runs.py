@@ -87,10 +87,12 @@ def all_runs(paths: Sequence[str]) -> list[RunSummary]:
 
 def _print_table(kept: Sequence[RunSummary], zone: ZoneInfo) -> None:
     from token_callbacks.cli.terminal import console, signs, width_of
-    from token_callbacks.reports.listing import fitted_runs
+    from token_callbacks.reports.listing import fitted_runs, price_note
 
     screen = console()
     listed = fitted_runs(kept, zone=zone, width=width_of(screen), signs=signs())
     screen.print(listed.table)
     if listed.left_out:
         screen.print(f"no room for: {', '.join(listed.left_out)}", style="dim")
+    if note := price_note(kept):
+        screen.print(note, style="dim")

@@ -60,9 +60,13 @@ def show(*, run: str, paths: tuple[str, ...], zone: ZoneInfo, calls: int, as_jso
         return
     from token_callbacks.cli.terminal import console, signs, width_of
     from token_callbacks.reports.branches import TreePrinter
+    from token_callbacks.reports.listing import price_note
+    from token_callbacks.reports.trees import runs_in
 
     screen = console()
     screen.print(TreePrinter(zone=zone, signs=signs(), width=width_of(screen)).drawn(tree))
+    if note := price_note(runs_in(tree)):
+        screen.print(note, style="dim")
 
 
 def _tree(wanted: str, paths: Sequence[str], *, most_calls: int) -> RunTree:

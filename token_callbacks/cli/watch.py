@@ -82,14 +82,15 @@ def _picture(
     from rich.text import Text
 
     from token_callbacks.cli.terminal import signs, width_of
-    from token_callbacks.reports.listing import fitted_runs
+    from token_callbacks.reports.listing import fitted_runs, price_note
     from token_callbacks.reports.texts import readable
 
     ended = list(following.ended.values())
-    room = max(1, screen.height - 6)
+    room = max(1, screen.height - 7)
     kept = [*running[-room:], *reversed(ended[-min(_MOST_ENDED, max(0, room - len(running))) :])][:room]
     told = f"{len(running)} running, {len(ended)} ended since the start; Ctrl-C ends watching"
-    hint = Text(told, style="dim")
+    notes = [note for note in (price_note(kept), told) if note is not None]
+    hint = Text("\n".join(notes), style="dim")
     if not kept:
         where = "is not there yet" if not Path(folder).exists() else "has no open run"
         return Group(Text(f"{readable(folder, 60)} {where}: waiting"), hint)

@@ -69,6 +69,7 @@ def _progress(name: str, stream: BinaryIO, size: int | None) -> nullcontext[Bina
     if size is None or size < _LONG or not sys.stderr.isatty():
         return nullcontext(stream)
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import wrap_file
 
-    return wrap_file(stream, size, description=name, console=Console(stderr=True), transient=True)  # type: ignore[return-value]
+    return wrap_file(stream, size, description=escape(name), console=Console(stderr=True), transient=True)  # type: ignore[return-value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -27,7 +27,7 @@ from token_callbacks.prices.litellm_map import LiteLLMMap
 from token_callbacks.prices.names import asked_names
 from token_callbacks.prices.own import OwnTable, read_table
 from token_callbacks.prices.rates import Rates
-from token_callbacks.records import CallRecord, Usage
+from token_callbacks.records import CallRecord, PriceSource, Usage
 
 PRICES_VARIABLE = "TOKEN_CALLBACKS_PRICES"
 """In the environment: the file of the user's own table, where none is given in code."""
@@ -47,10 +47,17 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     billed``: a cache answered."""
     dated: date | None
     """The day from which on the source's price holds, or the cost was told; ``None``: the source does not say."""
+    day: date
+    """UTC, of the calls: the price is that of this day."""
     prompt: Decimal | None = None
     """Of the amount, that of the prompt tokens, or of what was embedded; ``None``: not told."""
     completion: Decimal | None = None
     """Of the amount, that of the completion tokens; ``None``: not told."""
+
+    @property
+    def told_by(self) -> PriceSource:
+        """Who told it, and of which day it is."""
+        return PriceSource(source=self.source, dated=self.dated, first_day=self.day, last_day=self.day)
 
 
 class PriceBook:
@@ -84,7 +91,10 @@ class PriceBook:
         return not any(source.is_there for source in self._sources)
 
     def load(self) -> None:
-        """Import ``genai-prices`` now, if it is there: once, 70 ms, which the first price takes else."""
+        """Import ``genai-prices`` now, if it is there: once, 50 to 80 ms, which the first price takes else.
+
+        Of processor time, and several times that where Python keeps no byte code: ``docs/prices.md`` has the figures.
+        """
         self._genai.load()
 
     def charge(self, record: CallRecord) -> Charge:
@@ -100,11 +110,17 @@ class PriceBook:
         if charge.basis is Basis.FREE:
             nothing = Decimal(0)
             return Price(
-                amount=nothing, currency="USD", source=NOT_BILLED, dated=None, prompt=nothing, completion=nothing
+                amount=nothing,
+                currency="USD",
+                source=NOT_BILLED,
+                dated=None,
+                day=charge.day,
+                prompt=nothing,
+                completion=nothing,
             )
         if charge.basis is Basis.REPORTED:
             return _as_told(charge, reported)
-        rates = self._rates(charge)
+        rates = self._rates(charge, self._genai.edition)
         return None if rates is None else _applied(rates, charge, usage, calls)
 
     def lacks_figures(self, charge: Charge) -> bool:
@@ -116,7 +132,8 @@ class PriceBook:
         told = reported_cost(record)
         return self.price(charge_of(record), record.usage, calls=1, reported=None if told is None else told[0])
 
-    def _looked_up(self, charge: Charge) -> Rates | None:
+    def _looked_up(self, charge: Charge, _edition: datetime | None) -> Rates | None:
+        """Look up what a charge's calls are charged; what was looked up is remembered of one edition of prices."""
         if self.lacks_figures(charge):
             return None
         for source in self._sources:
@@ -130,7 +147,7 @@ class PriceBook:
 def _as_told(charge: Charge, reported: Decimal | None) -> Price | None:
     if reported is None or charge.currency is None:
         return None
-    return Price(amount=reported, currency=charge.currency, source=REPORTED, dated=charge.day)
+    return Price(amount=reported, currency=charge.currency, source=REPORTED, dated=charge.day, day=charge.day)
 
 
 def _applied(rates: Rates, charge: Charge, usage: Usage, calls: int) -> Price:
@@ -141,6 +158,7 @@ def _applied(rates: Rates, charge: Charge, usage: Usage, calls: int) -> Price:
         currency=rates.currency,
         source=rates.source,
         dated=rates.dated,
+        day=charge.day,
         prompt=prompt,
         completion=completion,
     )

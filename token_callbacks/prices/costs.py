@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from token_callbacks.charges import EXACT, NAMELESS, Basis, Charged
 from token_callbacks.prices.book import Price, PriceBook
-from token_callbacks.records import Cost
+from token_callbacks.records import Cost, merged_sources
 
 
 def cost_of(charges: Sequence[Charged], book: PriceBook, *, now: datetime) -> Cost | None:
@@ -25,16 +25,18 @@ def cost_of(charges: Sequence[Charged], book: PriceBook, *, now: datetime) -> Co
     unpriced = [charged for charged, price in priced if price is None]
     amounts = _amounts(known)
     currency = _main_currency(known)
+    sources = merged_sources(price.told_by for _, price in known)
     return Cost(
         amount=None if currency is None else as_text(amounts.pop(currency)),
         currency=currency,
-        price_source=", ".join(sorted({price.source for _, price in known})) or None,
-        prices_from=max((price.dated for _, price in known if price.dated is not None), default=None),
+        price_source=", ".join(told.source for told in sources) or None,
+        prices_from=max((told.dated for told in sources if told.dated is not None), default=None),
         priced_at=now,
         unpriced_calls=sum(charged.calls for charged in unpriced),
         unpriced_models=_models([charged for charged in unpriced if not book.lacks_figures(charged.charge)]),
         calls_without_figures=sum(charged.calls for charged in unpriced if book.lacks_figures(charged.charge)),
         other_currencies={name: as_text(amount) for name, amount in sorted(amounts.items())},
+        price_sources=sources,
     )
 
 

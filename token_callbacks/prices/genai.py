@@ -15,7 +15,7 @@ from typing import Any
 
 from token_callbacks.charges import EXACT, PERIOD_STARTS, Charge
 from token_callbacks.prices.imports import import_whole
-from token_callbacks.prices.names import LOCAL, sold_as
+from token_callbacks.prices.names import LOCAL, STANDARD_TIERS, sold_as
 from token_callbacks.prices.rates import Ambiguous, Rates, is_beyond, with_version
 
 _ALIASES = {
@@ -42,17 +42,14 @@ _RATES = {
 
 _REMEMBERED = 4096
 
-STANDARD_TIERS = frozenset({None, "auto", "default", "on_demand", "standard", "standard_only"})
-"""What providers call the service tier that the plain prices are for."""
-
 
 class GenaiPrices:
     """Knows what the library knows, and nothing where it is not installed."""
 
     def __init__(self) -> None:
         self._is_loaded = False
-        self._changes: dict[tuple[str | None, str], tuple[date, ...]] = {}
-        """The days on which the prices of a model change, ascending."""
+        self._changes: dict[tuple[datetime | None, str | None, str], tuple[date, ...]] = {}
+        """The days on which the prices of a model change, ascending, by the edition that says so."""
         self._remembered = functools.lru_cache(maxsize=_REMEMBERED)(self._rates)
 
     @functools.cached_property
@@ -68,7 +65,17 @@ class GenaiPrices:
             self._is_loaded = True
             with suppress(ImportError):  # older releases do without
                 import_whole("httpx2")
-            self._remembered(Charge(provider=None, model=None, day=date.min), "openai", "gpt-4o")
+            self._remembered(Charge(provider=None, model=None, day=date.min), "openai", "gpt-4o", None)
+
+    @property
+    def edition(self) -> datetime | None:
+        """When its prices were taken in: later ones after the host's ``UpdatePrices``; ``None``: not imported yet."""
+        if not self._is_loaded:
+            return None
+        from genai_prices.data_snapshot import get_snapshot
+
+        taken_in: datetime = get_snapshot().timestamp
+        return taken_in
 
     def rates(self, charge: Charge, model: str) -> Rates | None:
         """Look up what a model of this name charges; ``None``: the library does not know it, or not for sure."""
@@ -76,29 +83,30 @@ class GenaiPrices:
         if not self.is_there or provider in LOCAL:
             return None
         self.load()
+        edition = self.edition
         provider = None if provider is None else _ALIASES.get(provider, provider)
         alike = Charge(
             provider=None,
             model=None,
-            day=self._first_day_alike(provider, name, charge.day),
+            day=self._first_day_alike(charge.day, provider, name, edition),
             period=charge.period,
             band=charge.band,
             service_tier=charge.service_tier,
         )
         try:
-            return self._remembered(alike, provider, name)
+            return self._remembered(alike, provider, name, edition)
         except (LookupError, ValueError):  # unknown, or prices that the library itself finds inconsistent
             return None
 
-    def _first_day_alike(self, provider: str | None, model: str, day: date) -> date:
+    def _first_day_alike(self, day: date, provider: str | None, model: str, edition: datetime | None) -> date:
         """Tell the first day on which the prices of a model are those of ``day``, as far as it was looked up yet."""
-        changes = self._changes.get((provider, model))
+        changes = self._changes.get((edition, provider, model))
         if changes is None:
             return day
         passed = bisect_right(changes, day)
         return changes[passed - 1] if passed else date.min
 
-    def _rates(self, charge: Charge, provider: str | None, model: str) -> Rates | None:
+    def _rates(self, charge: Charge, provider: str | None, model: str, edition: datetime | None) -> Rates | None:
         from genai_prices import Usage, calc_price  # not with this file: nobody may have asked for prices
 
         context = None if charge.service_tier in STANDARD_TIERS else _context(str(charge.service_tier))
@@ -111,14 +119,14 @@ class GenaiPrices:
         )
         if len(self._changes) >= _REMEMBERED:
             self._changes.clear()  # they are only to save look-ups
-        self._changes[provider, model] = _change_days(found.model)
+        self._changes[edition, provider, model] = _change_days(found.model)
         if not _is_same_all_period(found.model) or not _has_tier(found, context):
             return None
         told = {name: _rate(found.model_price, keys, charge.band) for name, keys in _RATES.items()}
         requests = _rate(found.model_price, ("requests_kcount",), charge.band)
         return Rates(
             currency="USD",
-            source=with_version("genai-prices"),
+            source=_source(found),
             dated=_dated(found),
             request=None if requests is None else requests.scaleb(-3, EXACT),
             **told,
@@ -183,10 +191,14 @@ def _rate(price: Any, keys: tuple[str, ...], band: int) -> Decimal | None:
     return rate
 
 
+def _source(found: Any) -> str:
+    release = with_version("genai-prices")
+    if found.auto_update_timestamp is None:
+        return release
+    return f"{release} updated {found.auto_update_timestamp.astimezone(UTC):%Y-%m-%d}"
+
+
 def _dated(found: Any) -> date | None:
-    if found.auto_update_timestamp is not None:
-        updated: date = found.auto_update_timestamp.date()
-        return updated
     prices = found.model.prices if isinstance(found.model.prices, list) else ()
     starts = (getattr(priced.constraint, "start_date", None) for priced in prices if priced.prices is found.model_price)
     return next(starts, None)

@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 
 from token_callbacks.charges import EXACT, Charge
-from token_callbacks.prices.genai import STANDARD_TIERS
-from token_callbacks.prices.names import LOCAL, sold_as
+from token_callbacks.prices.names import LOCAL, STANDARD_TIERS, sold_as
 from token_callbacks.prices.rates import Rates, is_beyond, with_version
 
 _FILE = "model_prices_and_context_window_backup.json"

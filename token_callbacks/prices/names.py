@@ -1,4 +1,4 @@
-"""How a model is called, and by whom it is sold: the names that LiteLLM's and LlamaIndex's users write."""
+"""How users of LiteLLM and LlamaIndex, and providers, call a model, its seller and its service tier."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ LOCAL = frozenset({
     "openailike", "petals", "sglang", "tgi", "triton", "vllm", "xinference",
 })  # fmt: skip
 """Who runs models on the user's own machines: what these cost, only the user knows."""
+
+STANDARD_TIERS = frozenset({None, "auto", "default", "on_demand", "standard", "standard_only"})
+"""What providers call the service tier that the plain prices are for."""
 
 _SOLD = frozenset({
     "anthropic", "azure", "azure_ai", "bedrock", "bedrock_converse", "cerebras", "cohere", "cohere_chat",

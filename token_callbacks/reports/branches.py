@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from token_callbacks.records import CallRecord, Outcome, Provenance, RunSummary
 from token_callbacks.reports.listing import duration, run_cells
 from token_callbacks.reports.shapes import RunBranch, RunTree
-from token_callbacks.reports.texts import LONGEST_NAME, Signs, fitted, readable
+from token_callbacks.reports.texts import LONGEST_NAME, Signs, fitted, numbered, readable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -151,4 +151,4 @@ def _by_step(branches: Iterable[RunBranch]) -> dict[str | None, list[RunBranch]]
 
 
 def _calls(number: int) -> str:
-    return f"{number:,} call{'' if number == 1 else 's'}"
+    return numbered(number, "call", "calls")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import date
 from decimal import Decimal
 
 from token_callbacks.charges import EXACT, NAMELESS
+from token_callbacks.records import PriceSource, merged_sources
 
 
 class Costs:
@@ -16,19 +16,18 @@ class Costs:
     def __init__(self) -> None:
         self.amounts: dict[str, Decimal] = {}
         """By currency."""
-        self.sources: dict[str, date | None] = {}
-        """Who told the prices, and the latest day from which on one of them holds, or a cost was told; ``None``: that
-        is not told."""
+        self.sources: list[PriceSource] = []
+        """Who told the prices, by name, and of which days they are."""
         self.unpriced_calls = 0
         self.unpriced_models: set[str] = set()
         """Models that nobody knows a price for."""
         self.without_figures = 0
         """Among the unpriced calls, those with a figure that a price takes missing, or contradicting another."""
 
-    def add(self, amount: Decimal, *, currency: str, source: str, dated: date | None = None) -> None:
+    def add(self, amount: Decimal, *, currency: str, told_by: PriceSource) -> None:
         """Add what some calls cost."""
         self.amounts[currency] = EXACT.add(self.amounts.get(currency, Decimal()), amount)
-        self._note(source, dated)
+        self.sources = merged_sources((*self.sources, told_by))
 
     def add_unpriced(self, calls: int, *, model: str | None, lacks_figures: bool) -> None:
         """Add calls without a price; ``model``: whose they are, ``None`` where that is not told."""
@@ -42,12 +41,7 @@ class Costs:
         """Add the costs of another group."""
         for currency, amount in other.amounts.items():
             self.amounts[currency] = EXACT.add(self.amounts.get(currency, Decimal()), amount)
-        for source, dated in other.sources.items():
-            self._note(source, dated)
+        self.sources = merged_sources((*self.sources, *other.sources))
         self.unpriced_calls += other.unpriced_calls
         self.unpriced_models |= other.unpriced_models
         self.without_figures += other.without_figures
-
-    def _note(self, source: str, dated: date | None) -> None:
-        known = self.sources.get(source)
-        self.sources[source] = known if dated is None else dated if known is None else max(known, dated)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from token_callbacks.prices.costs import as_text
 from token_callbacks.records import Provenance
 from token_callbacks.reports.cells import total_tokens
 from token_callbacks.reports.rows import Row
 from token_callbacks.reports.shapes import (
     CallsBySource,
     Money,
-    PriceSource,
     ReportRow,
     SkippedLines,
     TokensBySource,
     WeakestSources,
 )
 from token_callbacks.reports.skipped import Skipped
-from token_callbacks.reports.tables import plain
 
 
 def shaped_row(row: Row, *, name: str | None = None, models: Sequence[Row] | None = None) -> ReportRow:
@@ -33,8 +32,8 @@ def shaped_row(row: Row, *, name: str | None = None, models: Sequence[Row] | Non
         llm_completion_tokens=usage.completion_tokens,
         reasoning_tokens=usage.reasoning_tokens,
         total_llm_tokens=total_tokens(row),
-        costs=[Money(amount=plain(amount), currency=currency) for currency, amount in sorted(row.costs.items())],
-        price_sources=[PriceSource(source=source, dated=dated) for source, dated in row.price_sources.items()],
+        costs=[Money(amount=as_text(amount), currency=currency) for currency, amount in sorted(row.costs.items())],
+        price_sources=list(row.price_sources),
         unpriced_calls=row.unpriced_calls,
         unpriced_models=list(row.unpriced_models),
         calls_without_figures=row.calls_without_figures,

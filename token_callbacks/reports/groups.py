@@ -13,7 +13,7 @@ import msgspec
 
 from token_callbacks.charges import REPORTED
 from token_callbacks.errors import InvalidArgument, MissingExtra
-from token_callbacks.records import CallRecord, Operation, Outcome, Provenance, Sources, Usage
+from token_callbacks.records import CallRecord, Operation, Outcome, PriceSource, Provenance, Sources, Usage
 from token_callbacks.reports.costs import Costs
 from token_callbacks.reports.logs import CallsFile, Logs, RunFacts
 from token_callbacks.reports.parts import Key, Part, Plan, Progress, typical
@@ -431,7 +431,8 @@ class _Sums:
         if part.key.cached or part.key.outcome is Outcome.NOT_STARTED:
             return
         if part.key.currency is not None and part.reported is not None:
-            self.costs.add(part.reported, currency=part.key.currency, source=REPORTED, dated=day)
+            told_by = PriceSource(source=REPORTED, dated=day, first_day=day, last_day=day)
+            self.costs.add(part.reported, currency=part.key.currency, told_by=told_by)
             return
         model, calls, figures = self._charges.get(
             charge, (part.key.model or part.key.response_model, 0, [None] * len(part.figures))
@@ -445,7 +446,7 @@ class _Sums:
             if price is None:
                 self.costs.add_unpriced(calls, model=model, lacks_figures=book.lacks_figures(charge))
             else:
-                self.costs.add(price.amount, currency=price.currency, source=price.source, dated=price.dated)
+                self.costs.add(price.amount, currency=price.currency, told_by=price.told_by)
 
     @property
     def usage(self) -> Usage:
@@ -466,7 +467,7 @@ class _Sums:
             tokens_by_source=self._tokens_by_source,
             calls_by_source=self._calls_by_source,
             costs=dict(sorted(self.costs.amounts.items())),
-            price_sources=dict(sorted(self.costs.sources.items())),
+            price_sources=tuple(self.costs.sources),
             unpriced_calls=self.costs.unpriced_calls,
             unpriced_models=tuple(sorted(self.costs.unpriced_models)),
             calls_without_figures=self.costs.without_figures,

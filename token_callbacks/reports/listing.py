@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-from token_callbacks.records import RunOutcome, RunSummary
+from token_callbacks.records import RunOutcome, RunSummary, merged_sources
 from token_callbacks.reports.cells import money
 from token_callbacks.reports.fitting import Entry, Fitted, Sheet, fitted_table
-from token_callbacks.reports.texts import Signs
+from token_callbacks.reports.texts import Signs, priced
 
 RUN_SHEET = Sheet(
     head="name",
@@ -53,6 +53,12 @@ def run_cells(run: RunSummary, zone: ZoneInfo, signs: Signs) -> dict[str, str]:
         "total": f"{llm}{run.total_llm_tokens:,}",
         "cost": _cost(run, mark, signs),
     }
+
+
+def price_note(runs: Iterable[RunSummary]) -> str | None:
+    """Tell whose prices the costs of runs are, and of which days; ``None``: no cost tells."""
+    sources = merged_sources(told for run in runs if run.cost is not None for told in run.cost.price_sources)
+    return f"prices: {priced(sources)}" if sources else None
 
 
 def mark_of(run: RunSummary, signs: Signs) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date
 from decimal import Decimal
 
 import msgspec
 
-from token_callbacks.records import Provenance, Sources, Usage
+from token_callbacks.records import PriceSource, Provenance, Sources, Usage
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,9 +29,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Calls by the weakest of their figures."""
     costs: dict[str, Decimal]
     """By currency; empty: nothing priced."""
-    price_sources: dict[str, date | None]
-    """Who told the prices, and the latest day from which on one of them holds, or a cost was told; ``None``: the source
-    does not say."""
+    price_sources: tuple[PriceSource, ...]
+    """Who told the prices, by name, and of which days they are; empty: nothing priced."""
     unpriced_calls: int
     """Calls whose price, or what they used, is not known; never part of ``costs``."""
     unpriced_models: tuple[str, ...]

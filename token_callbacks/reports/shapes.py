@@ -7,17 +7,16 @@ beside its currency, times are UTC.
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Annotated
 
 import msgspec
 
-from token_callbacks.records import SCHEMA_VERSION, CallRecord, Provenance, RunSummary, Tokens
+from token_callbacks.records import SCHEMA_VERSION, Amount, CallRecord, PriceSource, Provenance, RunSummary, Tokens
 
 
 class Money(msgspec.Struct, frozen=True, kw_only=True):
     """An amount in one currency."""
 
-    amount: Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)?$")]
+    amount: Amount
     currency: str
 
 
@@ -48,15 +47,6 @@ class WeakestSources(msgspec.Struct, frozen=True, kw_only=True):
     completion: Provenance | None
 
 
-class PriceSource(msgspec.Struct, frozen=True, kw_only=True):
-    """Who told prices."""
-
-    source: str
-    """Such as ``genai-prices 0.2.3``; ``own table``; ``reported``: the provider told the cost."""
-    dated: date | None
-    """The latest day from which on one of its prices holds, or a cost was told; ``None``: it does not say."""
-
-
 class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
     """What the calls of one group used; cached and written tokens are parts of the prompt, reasoning is of the rest."""
 
@@ -74,7 +64,7 @@ class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
     costs: list[Money]
     """One a currency, by its name; empty: nothing priced."""
     price_sources: list[PriceSource]
-    """Who told the prices, by name; empty: nothing priced."""
+    """Who told the prices, by name, and of which days they are; empty: nothing priced."""
     unpriced_calls: Tokens
     """Calls whose price, or what they used, is not known; they are not in ``costs``."""
     unpriced_models: list[str]
@@ -168,12 +158,14 @@ class CountedFile(msgspec.Struct, frozen=True, kw_only=True):
 class PromptPrice(msgspec.Struct, frozen=True, kw_only=True):
     """What a prompt costs."""
 
-    amount: Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)?$")]
+    amount: Amount
     currency: str
     source: str
     """Who told the price."""
     dated: date | None
     """The day from which on it holds; ``None``: the source does not say."""
+    day: date
+    """The UTC day that it is the price of: today."""
 
 
 class CountedFiles(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,14 +6,14 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from typing import NamedTuple
 
 from token_callbacks.charges import NAMELESS
+from token_callbacks.prices.costs import as_text
 from token_callbacks.reports.cells import cells, total_tokens
 from token_callbacks.reports.fitting import Entry, Fitted, Sheet, fitted_table
 from token_callbacks.reports.rows import Row
-from token_callbacks.reports.texts import LONGEST_NAME, PRETTY, Signs, readable, sourced
+from token_callbacks.reports.texts import LONGEST_NAME, PRETTY, Signs, priced, readable
 
 COLUMNS = (
     "embedding", "prompt", "cached", "written", "completion", "reasoning", "total", "cost", "calls",
@@ -124,16 +124,6 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\{found[0]}"
 
 
-def plain(amount: Decimal) -> str:
-    """Write an amount in full, without an exponent."""
-    return f"{amount:f}"
-
-
-def told_sources(row: Row) -> list[str]:
-    """Tell who told the prices of a row, and as of when."""
-    return [sourced(source, dated) for source, dated in row.price_sources.items()]
-
-
 def _csv_figures(row: Row) -> dict[str, object]:
     usage = row.usage
     others = {currency: amount for currency, amount in sorted(row.costs.items()) if currency != "USD"}
@@ -145,9 +135,9 @@ def _csv_figures(row: Row) -> dict[str, object]:
         "llm_completion_tokens": usage.completion_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
         "total_llm_tokens": total_tokens(row),
-        "cost_usd": plain(row.costs["USD"]) if "USD" in row.costs else None,
-        "other_costs": "; ".join(f"{plain(amount)} {currency}" for currency, amount in others.items()),
-        "price_sources": "; ".join(told_sources(row)),
+        "cost_usd": as_text(row.costs["USD"]) if "USD" in row.costs else None,
+        "other_costs": "; ".join(f"{as_text(amount)} {currency}" for currency, amount in others.items()),
+        "price_sources": priced(row.price_sources),
         "unpriced_calls": row.unpriced_calls,
         "unpriced_models": "; ".join(map(_cell, row.unpriced_models)),
         "calls_without_figures": row.calls_without_figures,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from token_callbacks.records import PriceSource
 
 LONGEST_NAME = 60
 """Characters that are shown of a name."""
@@ -67,6 +69,15 @@ def numbered(number: int, one: str, several: str) -> str:
     return f"{number:,} {one if number == 1 else several}"
 
 
-def sourced(source: str, dated: date | None) -> str:
-    """Tell who told a price, and since when it holds, as far as that is told."""
-    return source if dated is None else f"{source} of {dated}"
+def priced(sources: Iterable[PriceSource]) -> str:
+    """Tell who told prices, and of which days they are: ``genai-prices 0.2.3, for 2026-11-21 to 2026-11-22``.
+
+    Since when they hold is told where that was before the first of the days: later on, it is true of some calls only.
+    """
+    return "; ".join(map(_sourced, sources))
+
+
+def _sourced(told: PriceSource) -> str:
+    since = f" since {told.dated}" if told.dated is not None and told.dated < told.first_day else ""
+    until = f" to {told.last_day}" if told.last_day != told.first_day else ""
+    return f"{told.source}{since}, for {told.first_day}{until}"

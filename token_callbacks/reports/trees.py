@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from token_callbacks.records import CallRecord, FourTotals, RunSummary
@@ -68,6 +68,13 @@ def tree(run: RunSummary, *, runs: Iterable[RunSummary], records: Iterable[CallR
                 branch = of_run[key] = _Branch(most_calls)
             branch.add(record)
     return _shaped(run, wanted, children, branches)
+
+
+def runs_in(tree: RunTree) -> Iterator[RunSummary]:
+    """Yield the runs of a tree: its own, and those that were opened in it."""
+    yield tree.run
+    for nested in tree.nested:
+        yield from runs_in(nested)
 
 
 def _family(run: RunSummary, children: dict[str | None, list[RunSummary]]) -> dict[str, RunSummary]:

@@ -47,10 +47,7 @@ class JsonFiles:
 
     def write_record(self, record: CallRecord) -> None:
         """Append one line; raises ``OSError`` where the folder or the disk does not take it."""
-        try:
-            line = self._encoder.encode(record) + b"\n"
-        except UnicodeEncodeError:
-            line = self._encoded(record) + b"\n"
+        line = self._encoded(record) + b"\n"
         if record.ended_at >= self._look_at or self._file.size + len(line) > self._rotate_bytes:
             self._look_after(record.ended_at, len(line))
         self._file.append(line)
