@@ -250,6 +250,7 @@ def test_claude_is_a_fit_over_another(
     assert (tokens, name, True) == (fitted.count(" word" * 100), fitted.name, fitted.is_guess)
 
 
+@pytest.mark.usefixtures("without_splintr")
 def test_fit_over_nothing_is_characters() -> None:
     """Without any vocabulary there is nothing to fit to."""
     assert "characters/4" == Vocabularies(folders=tuple).nearest("claude").name

@@ -17,7 +17,7 @@ import msgspec
 
 from token_callbacks.counting.models import Family
 from token_callbacks.counting.registry import Registration
-from token_callbacks.counting.tallies import Form, fast_tally, tally_by, whole_tally
+from token_callbacks.counting.tallies import Form, by_pieces, fast_tally, tally_by, whole_tally
 
 logger = logging.getLogger(__name__)
 
@@ -249,6 +249,8 @@ class Bundled(msgspec.Struct, frozen=True, kw_only=True):
 
 # https://pypi.org/project/splintr-rs/ 0.22.0.
 BUNDLED = {
+    "o200k_base": Bundled(pretrained="o200k_base", is_cuttable=True),
+    "cl100k_base": Bundled(pretrained="cl100k_base", is_cuttable=True),
     "tekken": Bundled(pretrained="mistral_v3", is_cuttable=True),
     "llama3": Bundled(pretrained="llama3", is_cuttable=True),
     "llama2": Bundled(pretrained="llama2", is_cuttable=False),
@@ -371,7 +373,10 @@ class Vocabularies:
             return None if same is None else msgspec.structs.replace(same, name=name)
         if name in FITS:
             return self._fitted(FITS[name])
-        found = self._vocabulary_read(name) if name in SOURCES else None
+        # OpenAI's are loaded from there in a quarter of the time (test_bundled_vocabularies_count_as_tiktoken).
+        found = _bundled_vocabulary(name) if name in OPENAI else None
+        if found is None and name in SOURCES:
+            found = self._vocabulary_read(name)
         if found is None and name in BUNDLED:
             found = _bundled_vocabulary(name)
         if found is None and name not in OPENAI:
@@ -481,7 +486,9 @@ def _bundled_vocabulary(name: str) -> Vocabulary | None:
     except (ImportError, ValueError, AttributeError) as error:
         logger.debug("no vocabulary %s from splintr-rs: %s", name, error)
         return None
-    return Vocabulary(name=name, count=whole_tally(encode, form=bundled.form), is_cuttable=bundled.is_cuttable)
+    count = whole_tally(encode, form=bundled.form)
+    count = fast_tally(name, by_pieces(count)) if name in OPENAI else count
+    return Vocabulary(name=name, count=count, is_cuttable=bundled.is_cuttable)
 
 
 def _fitted_vocabulary(vocabulary: Vocabulary, fit: Fit) -> Vocabulary:
