@@ -31,6 +31,7 @@ _CHUNKS_COUNTED_ANEW = 1_000
 
 _OURS = "ours"
 _FAST = "ours with the extra fast"
+_BUNDLED = "ours with the extra open-models"
 _LIMIT_FIRST_MILLISECONDS = 250
 _LIMIT_LIVE_MICROSECONDS = 3.0
 _LIMIT_END_MICROSECONDS = 0.5
@@ -43,7 +44,7 @@ Count = Callable[[str], int]
 def rows() -> Iterator[Row]:
     """Measure the first count in fresh processes, then texts and streams in this one."""
     folder = next(path for path in installed_folders() if (path / SOURCES[_VOCABULARY].file_name).exists())
-    yield _first_count(folder)
+    yield from _first_count(folder)
     os.environ["TIKTOKEN_CACHE_DIR"] = str(folder)  # for tokencost, which would go online without
     others, reasons = _other_counts()
     yield from (Row(what=f"{name}: skipped", ours="", baseline=reason, compared="") for name, reason in reasons.items())
@@ -190,28 +191,29 @@ def _most_held(chunks: list[str]) -> int:
     return held
 
 
-def _first_count(folder: Path) -> Row:
-    ours = f'count_completion(model="{_MODEL}", text="hello")'
-    timings = side_by_side(
-        {
-            "ours": _fresh(
-                ours, "import token_callbacks.records\nfrom token_callbacks.counting import count_completion"
-            ),
-            "tiktoken": _fresh(
-                f'import tiktoken; tiktoken.get_encoding("{_VOCABULARY}").encode("hello")',
-                f'import os; os.environ["TIKTOKEN_CACHE_DIR"] = {str(folder)!r}',
-            ),
-        },
-        turns=_FIRST_TURNS,
-    )
-    return limited(
-        "fresh process: the first count by o200k_base",
-        timings.seconds("ours") * 1e3,
-        limit=_LIMIT_FIRST_MILLISECONDS,
-        unit="ms",
-        baseline=f"tiktoken, from the same file {timings.seconds('tiktoken') * 1e3:.0f} ms",
-        compared=f"{timings.seconds('ours') / timings.seconds('tiktoken'):.2f} x",
-    )
+def _first_count(folder: Path) -> Iterator[Row]:
+    counted = f'count_completion(model="{_MODEL}", text="hello")'
+    ours = "import token_callbacks.records\nfrom token_callbacks.counting import count_completion"
+    variants = {
+        _OURS: _fresh(counted, f"import sys; sys.modules['splintr'] = None\n{ours}"),
+        "tiktoken": _fresh(
+            f'import tiktoken; tiktoken.get_encoding("{_VOCABULARY}").encode("hello")',
+            f'import os; os.environ["TIKTOKEN_CACHE_DIR"] = {str(folder)!r}',
+        ),
+    }
+    if importlib.util.find_spec("splintr") is not None:
+        variants[_BUNDLED] = _fresh(counted, ours)
+    timings = side_by_side(variants, turns=_FIRST_TURNS)
+    for name in variants:
+        if name != "tiktoken":
+            yield limited(
+                f"fresh process: the first count by o200k_base, {name}",
+                timings.seconds(name) * 1e3,
+                limit=_LIMIT_FIRST_MILLISECONDS,
+                unit="ms",
+                baseline=f"tiktoken, from the same file {timings.seconds('tiktoken') * 1e3:.0f} ms",
+                compared=f"{timings.seconds(name) / timings.seconds('tiktoken'):.2f} x",
+            )
 
 
 def _fresh(statement: str, before: str) -> Variant:

@@ -1,6 +1,7 @@
 """tiktoken itself, on the vocabulary files that LiteLLM carries, as the truth to count against."""
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,3 +42,9 @@ def no_registered_tokenizers() -> Iterator[None]:
     """Let no tokenizer that one test registers count in the next one."""
     yield
     REGISTRY.clear()
+
+
+@pytest.fixture
+def without_splintr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let splintr-rs not be installed: the vocabularies that it has inside it are read from files, or not there."""
+    monkeypatch.setitem(sys.modules, "splintr", None)

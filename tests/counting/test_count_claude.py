@@ -107,7 +107,7 @@ def test_server_begins_a_call_that_must_be_made() -> None:
     """Of a call that must be made the server writes the beginning, of a named one the name, too."""
     told = [answer(call("bake", "{}"), tool_choice=choice) for choice in (None, "required", {"name": "bake"})]
 
-    assert [18 + 16 + 1, 18 + 16 + 1 - 14, 17] == told
+    assert [18 + 16 + 1, 18 + 16 + 1 - 15, 17] == told
 
 
 def test_system_text_comes_with_tools_once() -> None:
@@ -119,13 +119,13 @@ def test_system_text_comes_with_tools_once() -> None:
 
 
 def test_calls_and_results_have_a_frame_together() -> None:
-    """A call and its result cost 27, a second call at once 46 more, and results no message of their own."""
+    """A call and its result cost 27, a second call at once 47 more, and results no message of their own."""
     calls = [call("bake", "{}"), call("bake", "{}")]
     result = {"role": "tool", "content": ""}
     one = prompt(HELLO, {"role": "assistant", "content": None, "tool_calls": calls[:1]}, result)
     two = prompt(HELLO, {"role": "assistant", "content": None, "tool_calls": calls}, result, result)
 
-    assert (3 + 27 + 16 + 1, 46 + 16 + 1) == (one - prompt(HELLO), two - one)
+    assert (3 + 27 + 16 + 1, 47 + 16 + 1) == (one - prompt(HELLO), two - one)
 
 
 def test_output_schema_is_indented() -> None:

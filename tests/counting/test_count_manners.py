@@ -38,7 +38,16 @@ def test_import_loads_neither_tiktoken_nor_a_framework() -> None:
 
 def test_counting_loads_tiktoken_and_no_framework() -> None:
     """The vocabularies of the frameworks are found without importing them."""
-    assert ["9", "2", "2", "True", "['tiktoken']"] == printed(f"import sys\n{COUNTS}{LOADED}")
+    without = "import sys\nsys.modules['splintr'] = None\n"
+
+    assert ["9", "2", "2", "True", "['tiktoken']"] == printed(f"{without}{COUNTS}{LOADED}")
+
+
+def test_counting_with_splintr_loads_not_even_tiktoken() -> None:
+    """Where splintr-rs is installed, it has OpenAI's vocabularies inside it."""
+    pytest.importorskip("splintr")
+
+    assert ["9", "2", "2", "True", "[]"] == printed(f"import sys\n{COUNTS}{LOADED}")
 
 
 def test_counting_opens_no_connection() -> None:

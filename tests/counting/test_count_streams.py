@@ -191,6 +191,7 @@ def test_ten_megabytes_without_an_end_stay_linear(character: str, monkeypatch: p
     assert not counter.is_exact
 
 
+@pytest.mark.usefixtures("without_splintr")
 def test_exact_only_by_the_models_own_vocabulary(tmp_path: object) -> None:
     """A count by the nearest vocabulary, or by characters, says that it is not exact."""
     nothing_here = Vocabularies(folders=tuple)

@@ -8,8 +8,9 @@ from types import ModuleType
 
 import pytest
 
-from token_callbacks.counting.tallies import fast_tally, in_whole_characters, tally_by
-from token_callbacks.counting.vocabularies import INSTALLED
+from token_callbacks.counting.pieces import PIECE_CHARACTERS
+from token_callbacks.counting.tallies import by_pieces, fast_tally, in_whole_characters, tally_by
+from token_callbacks.counting.vocabularies import INSTALLED, Vocabularies
 
 # Long s after an apostrophe is where toktok 0.3.0 differs.
 KINDS = "aZsé中あ\u0301ʰ1½ \t\r\n\xa0\u3000.,'/-_!、。“…\u2028👩\u200d\udc00\ud83d\u017f'\u017ftT<|endoftext|>"
@@ -83,6 +84,29 @@ def test_fast_counter_equals_tiktoken(name: str, true_count: Callable[[str, str]
     texts = ("".join(generator.choices(KINDS, k=generator.randint(0, 60))) for _ in range(TEXTS))
 
     assert [] == [text for text in texts if true_count(name, text) != fast(text)]
+
+
+@pytest.mark.parametrize("name", ["o200k_base", "cl100k_base"])
+def test_bundled_vocabularies_count_as_tiktoken(name: str, true_count: Callable[[str, str], int]) -> None:
+    """OpenAI's vocabularies inside splintr-rs are tiktoken's; TOKEN_CALLBACKS_SPLITS says on how many texts."""
+    pytest.importorskip("splintr")
+    bundled = Vocabularies(folders=tuple).vocabulary(name)
+    assert bundled is not None
+    generator = random.Random(name)
+    texts = ("".join(generator.choices(KINDS, k=generator.randint(0, 60))) for _ in range(TEXTS))
+
+    assert [] == [text for text in texts if true_count(name, text) != bundled.count(text)]
+
+
+def test_pieces_are_counted_one_by_one() -> None:
+    """A long text is counted in pieces that make it up."""
+    counted: list[str] = []
+    text = "hello world " * (PIECE_CHARACTERS // 4)
+
+    tokens = by_pieces(lambda piece: counted.append(piece) or len(piece))(text)
+
+    assert (len(text), text) == (tokens, "".join(counted))
+    assert 3 == len(counted)
 
 
 def test_fast_counter_comes_after_much_text() -> None:

@@ -43,7 +43,7 @@ def test_empty_answer_has_no_end() -> None:
     assert 0 == count_completion(model="mistral-large", text="").tokens
 
 
-@pytest.mark.parametrize(("model", "end"), [("claude-sonnet-4-5", 3), ("mistral-large", 1)])
+@pytest.mark.parametrize(("model", "end"), [("claude-sonnet-4-5", 3), ("claude-sonnet-5", 2), ("mistral-large", 1)])
 def test_answer_at_its_limit_has_no_end(model: str, end: int) -> None:
     """What was stopped before it could end has not written the tokens of an end."""
     ended, stopped = (

@@ -23,6 +23,10 @@ from token_callbacks.counting.vocabularies import (
     tiktoken_ranks,
 )
 
+pytestmark = pytest.mark.usefixtures("without_splintr")
+
+PROSE = Path(__file__).read_text(encoding="utf-8")
+
 
 @pytest.fixture
 def folder(tmp_path: Path, vocabulary_folder: Path) -> Callable[..., Path]:
@@ -57,6 +61,15 @@ def test_sources_equal_those_of_tiktoken(
     assert public._pat_str == source.pattern
     assert public._special_tokens == source.special_tokens
     assert public._mergeable_ranks == source.ranks((vocabulary_folder / source.file_name).read_bytes())
+
+
+@pytest.mark.parametrize("name", OPENAI)
+def test_files_count_as_tiktoken(name: str, true_count: Callable[[str, str], int], vocabulary_folder: Path) -> None:
+    """What is read from a file counts as tiktoken's own encoding does."""
+    vocabulary = vocabularies_in(vocabulary_folder).vocabulary(name)
+    assert vocabulary is not None
+
+    assert true_count(name, PROSE) == vocabulary.count(PROSE)
 
 
 def test_ranks_with_gaps_are_read_as_they_are() -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from token_callbacks.counting.models import Figure
 
-AS_OF = "2026-11-21"
+AS_OF = "2026-11-22"
 
 
 class Band(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,13 +55,13 @@ _ROWS = (
     ("claude_2", PROMPT, {"": 0.01}),
     ("claude_2", COMPLETION, {"": 0.01}),
     ("claude", PROMPT, {"": 0.34, "tools": 0.03, "calls": 0.23, "results": 0.23, "images": 0.18, "files": 0.06}),
-    ("claude", COMPLETION, {"": 0.07, "tools": 0.06, "calls": 0.07}),
+    ("claude", COMPLETION, {"": 0.07, "tools": 0.05, "calls": 0.07}),
     (
         "claude_opus_4_7",
         PROMPT,
         {"": 0.34, "tools": 0.07, "calls": 0.23, "results": 0.23, "images": 0.18, "files": 0.08},
     ),
-    ("claude_opus_4_7", COMPLETION, {"": 0.15, "tools": 0.09, "calls": 0.06}),
+    ("claude_opus_4_7", COMPLETION, {"": 0.09, "tools": 0.09, "calls": 0.06}),
     ("gemma3", PROMPT, {"": 0.23, "calls": 0.9, "results": 0.9, "images": 0.11, "files": 0.8}),
     ("gemma4", PROMPT, {"": 0.23, "calls": 0.9, "results": 0.9, "images": 0.11, "files": 0.8}),
     ("gemma3", COMPLETION, {"": 0.01, "tools": 0.05}),

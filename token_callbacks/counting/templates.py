@@ -115,7 +115,7 @@ def _claude(*globs: str, tools: ClaudeTools, once: int = 4) -> ChatTemplate:
 TEMPLATES = (
     # A turn is "\n\nHuman: " or "\n\nAssistant: ", which is four tokens: eight of eight recorded chats of one to three.
     ChatTemplate(globs=CLAUDE_2, as_of="2024-03", source=RECORDED, message=4, once=5, system=0),
-    _claude(*NEWER_CLAUDE, once=6, tools=ClaudeTools(system=352, forced=150, together=13)),
+    _claude(*NEWER_CLAUDE, once=6, tools=ClaudeTools(system=357, forced=150, together=12)),
     _claude("*claude-3-sonnet*", tools=ClaudeTools(system=159, forced=76)),
     _claude("*claude-3-opus*", tools=ClaudeTools(system=528, forced=-249)),
     _claude("*claude-3-[5.]*sonnet*", tools=ClaudeTools(system=288, forced=-33)),
@@ -267,7 +267,7 @@ ANSWERS = (
     ),
     # Tools and frames of calls from recordings; an end where the vendor counts the token that ends an answer.
     AnswerRule(globs=CLAUDE_2, as_of="2024-03", end=4),
-    AnswerRule(globs=NEWER_CLAUDE, as_of="2026-07", end=3, claude=ClaudeCalls(frame=11)),
+    AnswerRule(globs=NEWER_CLAUDE, as_of="2026-07", end=2, claude=ClaudeCalls(frame=10)),
     AnswerRule(globs=("*claude*", "*anthropic*"), as_of="2026-07", end=3, claude=ClaudeCalls()),
     AnswerRule(globs=("*gpt-oss*",), as_of="2026-07", end=4, call=12, hides_reasoning=True),
     AnswerRule(

@@ -44,7 +44,7 @@ class ClaudeTools(msgspec.Struct, frozen=True, kw_only=True):
     forced: int
     tool: int = 12
     together: int = 27
-    parallel: int = 46
+    parallel: int = 47
     schema: int = 83
 
     def tools_tokens(self, tools: Sequence[object], choice: Choice, count: Count) -> int:
@@ -70,7 +70,7 @@ class ClaudeCalls(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     frame: int = 18
-    begun: int = 14
+    begun: int = 15
     named: int = 17
 
     def tokens(self, calls: Sequence[object], choice: Choice, count: Count) -> int:
