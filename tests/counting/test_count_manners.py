@@ -43,10 +43,9 @@ def test_counting_loads_tiktoken_and_no_framework() -> None:
     assert ["9", "2", "2", "True", "['tiktoken']"] == printed(f"{without}{COUNTS}{LOADED}")
 
 
+@pytest.mark.usefixtures("proved_splintr")
 def test_counting_with_splintr_loads_not_even_tiktoken() -> None:
     """Where splintr-rs is installed, it has OpenAI's vocabularies inside it."""
-    pytest.importorskip("splintr")
-
     assert ["9", "2", "2", "True", "[]"] == printed(f"import sys\n{COUNTS}{LOADED}")
 
 

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from token_callbacks.counting import vocabularies
 from token_callbacks.counting.pieces import PIECE_CHARACTERS
 from token_callbacks.counting.tallies import by_pieces, fast_tally, in_whole_characters, tally_by
 from token_callbacks.counting.vocabularies import INSTALLED, Vocabularies
@@ -86,16 +87,23 @@ def test_fast_counter_equals_tiktoken(name: str, true_count: Callable[[str, str]
     assert [] == [text for text in texts if true_count(name, text) != fast(text)]
 
 
+@pytest.mark.usefixtures("proved_splintr")
 @pytest.mark.parametrize("name", ["o200k_base", "cl100k_base"])
 def test_bundled_vocabularies_count_as_tiktoken(name: str, true_count: Callable[[str, str], int]) -> None:
     """OpenAI's vocabularies inside splintr-rs are tiktoken's; TOKEN_CALLBACKS_SPLITS says on how many texts."""
-    pytest.importorskip("splintr")
     bundled = Vocabularies(folders=tuple).vocabulary(name)
     assert bundled is not None
     generator = random.Random(name)
     texts = ("".join(generator.choices(KINDS, k=generator.randint(0, 60))) for _ in range(TEXTS))
 
     assert [] == [text for text in texts if true_count(name, text) != bundled.count(text)]
+
+
+def test_another_release_is_not_taken_for_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody has held to tiktoken does not count for OpenAI, even if there is nothing else."""
+    monkeypatch.setattr(vocabularies, "_installed_release", lambda: "0.23.0")
+
+    assert Vocabularies(folders=tuple).vocabulary("o200k_base") is None
 
 
 def test_pieces_are_counted_one_by_one() -> None:
