@@ -132,6 +132,18 @@ def test_a_part_of_another_class_is_read_the_general_way(no_lanes: None) -> None
     assert 6 == reading.usage.image_prompt_tokens
 
 
+@pytest.mark.usefixtures("no_lanes")
+@pytest.mark.parametrize("name", ["completion_tokens", "prompt_tokens"])
+@pytest.mark.parametrize("odd", [{}, None])
+@pytest.mark.parametrize("kind", [dict, _constructed])
+def test_an_object_in_the_place_of_a_count_is_none(name: str, odd: Any, kind: Any) -> None:
+    """No lane takes it for a count, and the figure is that of the total."""
+    told = {"completion_tokens": 3, "prompt_tokens": 3, "total_tokens": 9, name: odd}
+    payload = kind(told | {"completion_tokens_details": {"reasoning_tokens": 2}})
+
+    assert [_generally(payload, Operation.CHAT)] * 2 == [_told(read_usage(payload, Operation.CHAT)) for _ in range(2)]
+
+
 @settings(max_examples=300)
 @given(
     st.lists(_payloads(COUNTS), min_size=1, max_size=2),

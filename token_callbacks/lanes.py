@@ -93,7 +93,12 @@ class Lane:
         if (
             thought
             and not self._reasoning_is_in
-            and (thought > completion or figures[-1] == prompt + completion + thought)
+            and (
+                prompt is None
+                or completion is None
+                or thought > completion
+                or figures[-1] == prompt + completion + thought
+            )
         ):
             return None
         return Usage(

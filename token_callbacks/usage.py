@@ -576,7 +576,7 @@ def _places_of(payload: object, plan: _Plan, operation: Operation) -> Places | N
         return None
     places: dict[str, str] = {}
     for steps, figure in plan.wanted:
-        if _leads_somewhere(payload, steps):
+        if _leads_to_count(payload, steps):
             if figure in places and figure not in _WHOLES:
                 return None
             places.setdefault(figure, ".".join(name for name, _ in steps))
@@ -584,13 +584,13 @@ def _places_of(payload: object, plan: _Plan, operation: Operation) -> Places | N
     return places if is_marked_by_whole and MONEY_NAMES.isdisjoint(names) else None
 
 
-def _leads_somewhere(payload: Any, steps: _Steps) -> bool:
+def _leads_to_count(payload: Any, steps: _Steps) -> bool:
     for name, _ in steps:
         names = names_of(payload)
         if names is None or name not in names:
             return False
         payload = names[name]
-    return True
+    return payload is None or type(payload) is int
 
 
 _lanes: tuple[_Lanes, _Lanes] = ({}, {})
