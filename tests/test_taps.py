@@ -16,6 +16,7 @@ from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_ca
 
 from loopback_server import LoopbackServer
 from token_callbacks import TokenCounter
+from token_callbacks.errors import BudgetExceeded
 from token_callbacks.records import Outcome, Provenance
 from token_callbacks.sinks.memory import MemorySink
 
@@ -47,6 +48,15 @@ class SendingLLM(CustomLLM):
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Iterator[CompletionResponse]:
         yield CompletionResponse(text="")
+
+
+class EagerLLM(SendingLLM):
+    """One whose stream is asked for with the call itself, as many do that have the answer whole."""
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Iterator[CompletionResponse]:
+        answer = str(self.send())
+        return (CompletionResponse(text=answer, delta=answer) for _ in range(1))
 
 
 def _with_httpx(url: str) -> Any:
@@ -115,6 +125,37 @@ def test_what_an_async_call_sends_is_one_reported_record(
     asyncio.run(_aask(counter, lambda: send(f"{server.base_url}/chat/completions")))
 
     _assert_reported(server, memory)
+
+
+@pytest.mark.parametrize("send", SYNC.values(), ids=SYNC)
+def test_a_stream_that_was_sent_and_never_read_has_started(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, send: Callable[[str], Any]
+) -> None:
+    """What nobody read was used all the same, and has its figures and their price."""
+    server = loopback(stream_usage="finish_chunk")
+    with counter.run("left") as run:
+        EagerLLM(send=lambda: send(f"{server.base_url}/chat/completions")).stream_complete("Name the opening hours.")
+
+    _assert_reported(server, memory)
+    assert Outcome.ABANDONED is memory.records[0].outcome
+    assert run.summary.cost is not None
+
+
+def test_a_request_before_one_that_a_budget_refused_has_started(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """The call failed in the middle, and what it had sent by then was paid for."""
+    server = loopback()
+
+    def send() -> None:
+        _with_httpx(f"{server.base_url}/chat/completions")
+        raise BudgetExceeded("used up")
+
+    with pytest.raises(BudgetExceeded):
+        _ask(counter, send)
+
+    _assert_reported(server, memory)
+    assert Outcome.FAILED is memory.records[0].outcome
 
 
 @pytest.mark.parametrize("send", SYNC.values(), ids=SYNC)

@@ -66,9 +66,6 @@ PROVIDERS = {
 SENT_OVER_HTTPX = frozenset({"OpenAIEmbedding", "AzureOpenAIEmbedding"})
 """Embedding classes whose requests are seen on the wire; others are learned. A cache hit of theirs is no request."""
 
-SENT_AT_ONCE = frozenset({"Anthropic_LLM"})
-"""Classes that send the request of a stream when it is made, and not when it is first read."""
-
 _HOLDERS = (
     ("raw",),
     ("raw", "_hidden_params"),
@@ -286,7 +283,8 @@ class Tracker:
         if self._agents:
             self._agents.pop(id_, None)
         outcome = Outcome.CANCELLED if err is not None and is_cancellation(err) else Outcome.FAILED
-        if isinstance(err, BudgetExceeded):  # our own refusal, before anything is sent
+        evidence = self.calls.get(id_)
+        if evidence is not None and isinstance(err, BudgetExceeded) and not _was_sent(evidence.call):  # our own refusal
             outcome = Outcome.NOT_STARTED
         if id_ in self.calls:
             self._close(id_, outcome, err)
@@ -300,7 +298,7 @@ class Tracker:
             outcome = Outcome.NOT_STARTED
             if _has_begun(evidence):
                 outcome = Outcome.FAILED
-            elif part(evidence.start.model_dict, "class_name") in SENT_AT_ONCE:
+            elif _was_sent(evidence.call):  # with the call itself, as Anthropic's class does, and not when it is read
                 outcome = Outcome.ABANDONED
             evidence.frame = None
             self._ledger.call_gone(evidence.call, outcome)
@@ -462,6 +460,11 @@ def _frame(evidence: LlmEvidence) -> types.FrameType | None:
 def _has_begun(evidence: LlmEvidence) -> bool:
     """Tell whether a stream that has yielded nothing was asked for something."""
     return evidence.frame is not None and evidence.frame[0].f_lasti != evidence.frame[1]
+
+
+def _was_sent(call: OpenCall) -> bool:
+    """Tell whether a request of this call, or of one inside it, was seen in an HTTP client."""
+    return any(inner.ends_with_outer or _was_sent(inner) for inner in call.inner)
 
 
 def _outcome_of_broken_stream(error: BaseException) -> Outcome:
