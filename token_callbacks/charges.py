@@ -102,7 +102,8 @@ Key = tuple[Any, ...]
 
 
 # A member of an enumeration takes longer to reach than a global, and this is on the path of every call.
-_EMBEDDING, _FREE, _TOKENS = Operation.EMBEDDING, Basis.FREE, Basis.TOKENS
+_EMBEDDING, _NOT_STARTED = Operation.EMBEDDING, Outcome.NOT_STARTED
+_FREE, _TOKENS = Basis.FREE, Basis.TOKENS
 
 
 class Called(Protocol):
@@ -241,12 +242,12 @@ def service_tier(told: Mapping[str, Any]) -> str | None:
 
 
 def _basis(figures: Sequence[Any], operation: Operation, outcome: Outcome, is_cached: bool) -> Basis:
-    if is_cached:
+    if is_cached or outcome is _NOT_STARTED:
         return _FREE
     is_embedding = operation is _EMBEDDING
     whole, completion = (figures[0], 0) if is_embedding else (figures[1], figures[2])
     if whole is None or completion is None:
-        return _FREE if outcome is Outcome.NOT_STARTED else Basis.MISSING
+        return Basis.MISSING
     read, written, thought, heard, spoken, images, videos, written_1h = figures[_PARTS]
     cached, seen = (read or 0) + (written or 0), (heard or 0) + (images or 0) + (videos or 0)
     thought, spoken = thought or 0, spoken or 0

@@ -343,15 +343,23 @@ def test_a_cost_that_was_told_is_of_its_day_as_in_the_summary(tmp_path: Path) ->
     ]
     write(tmp_path, told)
     total = report(tmp_path, "day", book=PriceBook(), tz=ZoneInfo("Asia/Kathmandu")).total
-    totals = Totals()
-    for one in told:
-        totals.add(one)
-    cost = cost_of(totals.charges, PriceBook(), now=late)
+    cost = cost_of(Totals(told).charges, PriceBook(), now=late)
 
     told_by = PriceSource(source="reported", dated=late.date(), first_day=NOON.date(), last_day=late.date())
     assert (told_by,) == total.price_sources
     assert cost is not None
     assert ([told_by], "reported", late.date()) == (cost.price_sources, cost.price_source, cost.prices_from)
+
+
+@pytest.mark.parametrize("told", [None, {"cost": 0.25, "cost_details": {}}])
+def test_a_call_that_did_not_start_costs_nothing_as_in_the_summary(tmp_path: Path, told: dict[str, Any] | None) -> None:
+    """Not even where a line has figures, or a cost, beside that outcome: none of ours does."""
+    calls = [record(outcome=Outcome.NOT_STARTED, provider_usage=told)]
+    write(tmp_path, calls)
+    total = report(tmp_path, "day", book=PriceBook()).total
+
+    assert ({}, 0, ()) == (total.costs, total.unpriced_calls, total.price_sources)
+    assert cost_of(Totals(calls).charges, PriceBook(), now=NOON) is None
 
 
 def test_a_book_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
