@@ -19,6 +19,11 @@ SCHEMA_VERSION = "1.0"
 Tokens = Annotated[int, msgspec.Meta(ge=0)]
 """A number of tokens."""
 
+_LARGEST = 2**63 - 1
+
+CallTokens = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
+"""A number of tokens of one call: one that a column of 64 bits holds, so that every table can have it."""
+
 Amount = Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)?$")]
 """An amount of money: a decimal number in a string."""
 
@@ -100,20 +105,20 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     audio: the other figures are parts of these two and are never added to them.
     """
 
-    embedding_tokens: Tokens | None = None
-    prompt_tokens: Tokens | None = None
-    completion_tokens: Tokens | None = None
-    cache_read_tokens: Tokens | None = None
-    cache_write_tokens: Tokens | None = None
-    reasoning_tokens: Tokens | None = None
-    audio_prompt_tokens: Tokens | None = None
-    audio_completion_tokens: Tokens | None = None
-    image_prompt_tokens: Tokens | None = None
-    video_prompt_tokens: Tokens | None = None
-    cache_write_1h_tokens: Tokens | None = None
+    embedding_tokens: CallTokens | None = None
+    prompt_tokens: CallTokens | None = None
+    completion_tokens: CallTokens | None = None
+    cache_read_tokens: CallTokens | None = None
+    cache_write_tokens: CallTokens | None = None
+    reasoning_tokens: CallTokens | None = None
+    audio_prompt_tokens: CallTokens | None = None
+    audio_completion_tokens: CallTokens | None = None
+    image_prompt_tokens: CallTokens | None = None
+    video_prompt_tokens: CallTokens | None = None
+    cache_write_1h_tokens: CallTokens | None = None
     """Those of the written ones that live an hour; the others live five minutes."""
-    accepted_prediction_tokens: Tokens | None = None
-    rejected_prediction_tokens: Tokens | None = None
+    accepted_prediction_tokens: CallTokens | None = None
+    rejected_prediction_tokens: CallTokens | None = None
 
     def __add__(self, other: Usage) -> Usage:
         """Add figure by figure; "not told" adds nothing, so ``Usage()`` is the neutral element."""
@@ -179,7 +184,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     response_id: str | None
     """The provider's; may repeat, some servers send a constant."""
     streamed: bool
-    attempt: Annotated[int, msgspec.Meta(ge=1)]
+    attempt: Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
     outcome: Outcome
     cached: bool
     """Answered from the framework's own cache: nothing was billed, the usage is that of the original answer."""

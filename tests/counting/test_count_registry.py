@@ -113,7 +113,10 @@ class PanicException(BaseException):
 @pytest.mark.parametrize(
     "tokenizer",
     [
-        *(lambda text, answer=answer: answer for answer in (None, True, -1, 1.5, "tokens", b"t", {"input_ids": [1]})),
+        *(
+            lambda text, answer=answer: answer
+            for answer in (None, True, -1, 2**53 + 1, 1.5, "tokens", b"t", {"input_ids": [1]})
+        ),
         *map(raising, (ValueError("a secret"), RuntimeError(), RecursionError(), PanicException("a secret"))),
         lambda: 3,
         iter,

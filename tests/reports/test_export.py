@@ -180,12 +180,15 @@ def test_a_target_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert "mine" == target.read_text()
 
 
-def test_a_figure_no_column_holds_is_told(tmp_path: Path) -> None:
-    """A number past 64 bits is passed over and counted, and stops nothing."""
-    write(tmp_path / "logs", [record(0), record(1, prompt_tokens=2**64)])
-    done = exported(load(tmp_path / "logs"), tmp_path / "out")
+def test_a_figure_no_column_holds_is_told_by_every_reader(tmp_path: Path) -> None:
+    """A number past 63 bits is passed over and counted in reports, tables and exports alike, and stops nothing."""
+    path = write(tmp_path / "logs", [record(0), record(1, prompt_tokens=2**63), record(2, prompt_tokens=2**63 - 1)])
+    logs, told = load(tmp_path / "logs"), report(tmp_path / "logs")
+    done = exported(logs, tmp_path / "out")
 
-    assert (1, 1, "call call-1") == (done.calls, done.skipped.unreadable, done.skipped.examples["unreadable"])
+    assert (2, 2, 2) == (told.total.calls, len(logs.to_pandas()), done.calls)
+    for skipped in (told.skipped, logs.skipped, done.skipped):
+        assert (1, f"{path}:2") == (skipped.unreadable, skipped.examples["unreadable"])
 
 
 def test_a_parquet_file_of_somebody_else_is_told(tmp_path: Path) -> None:

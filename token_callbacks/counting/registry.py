@@ -10,6 +10,7 @@ from typing import SupportsIndex
 
 from token_callbacks.counting.tallies import in_whole_characters, is_panic
 from token_callbacks.errors import InvalidArgument
+from token_callbacks.lanes import LARGEST
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,6 @@ def _tokens_in(answer: object) -> int:
         tokens = len(answer)
     else:
         raise _Nonsense(f"returned a {type(answer).__name__}")
-    if tokens < 0:
+    if not 0 <= tokens <= LARGEST:
         raise _Nonsense(f"returned {tokens}")
     return tokens

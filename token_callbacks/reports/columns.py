@@ -65,31 +65,16 @@ SCHEMA = pa.schema(
 """The columns, in order."""
 
 
-def batches(records: Iterable[CallRecord], runs: Mapping[str, RunFacts], skipped: Skipped) -> Iterator[pa.RecordBatch]:
-    """Turn records into batches of columns; ``runs``: what is known of theirs.
-
-    A call with a figure that no column holds is passed over, and told by ``skipped``.
-    """
+def batches(records: Iterable[CallRecord], runs: Mapping[str, RunFacts]) -> Iterator[pa.RecordBatch]:
+    """Turn records into batches of columns; ``runs``: what is known of theirs."""
     records = iter(records)
     while chunk := list(itertools.islice(records, _BATCH)):
-        try:
-            yield _batch(chunk, runs)
-        except (OverflowError, pa.ArrowInvalid):
-            yield from (_batch([record], runs) for record in chunk if _fits(record, runs, skipped))
+        yield _batch(chunk, runs)
 
 
-def table(records: Iterable[CallRecord], runs: Mapping[str, RunFacts], skipped: Skipped) -> pa.Table:
+def table(records: Iterable[CallRecord], runs: Mapping[str, RunFacts]) -> pa.Table:
     """Turn records into one table."""
-    return pa.Table.from_batches(batches(records, runs, skipped), schema=SCHEMA)
-
-
-def _fits(record: CallRecord, runs: Mapping[str, RunFacts], skipped: Skipped) -> bool:
-    try:
-        _batch([record], runs)
-    except (OverflowError, pa.ArrowInvalid):
-        skipped.note("unreadable", f"call {record.call_id}")
-        return False
-    return True
+    return pa.Table.from_batches(batches(records, runs), schema=SCHEMA)
 
 
 def _batch(records: list[CallRecord], runs: Mapping[str, RunFacts]) -> pa.RecordBatch:

@@ -116,7 +116,7 @@ def _day_by_day(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
 
 def _collect(logs: Logs, file: CallsFile, runs: Mapping[str, RunFacts], days: _Days, done: Exported) -> None:
     for day, records in _by_day(logs.records_of(file, done.skipped)):
-        for batch in batches(records, runs, done.skipped):
+        for batch in batches(records, runs):
             days.write(day, batch)
             done.calls += batch.num_rows
 

@@ -138,7 +138,7 @@ class Logs:
         from token_callbacks.reports.columns import table
 
         records = self.records()
-        return table(records, self.run_facts(), self.skipped)
+        return table(records, self.run_facts())
 
     def to_pandas(self) -> pd.DataFrame:
         """Return all calls as a pandas frame; figures that nobody told are ``<NA>``."""
