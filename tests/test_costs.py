@@ -177,14 +177,12 @@ def test_a_cost_names_all_its_sources() -> None:
     cost = _cost(*records, a_million("x", "openrouter", provider_usage={"cost": 0.25}), own=table)
 
     assert cost is not None
-    assert ("6.25", "own table, reported", "2026-11-20") == (cost.amount, cost.price_source, str(cost.prices_from))
+    assert ("6.25", "own table, reported", "2026-01-01") == (cost.amount, cost.price_source, str(cost.prices_from))
     assert [
         PriceSource(
             source="own table", dated=date(2026, 1, 1), first_day=date(2026, 11, 19), last_day=date(2026, 11, 21)
         ),
-        PriceSource(
-            source="reported", dated=date(2026, 11, 20), first_day=date(2026, 11, 20), last_day=date(2026, 11, 20)
-        ),
+        PriceSource(source="reported", dated=None, first_day=date(2026, 11, 20), last_day=date(2026, 11, 20)),
     ] == cost.price_sources
 
 

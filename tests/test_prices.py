@@ -380,7 +380,7 @@ def test_a_cost_that_the_provider_told_is_taken_as_told(
 
     assert price is not None
     assert (expected, "reported", "USD") == (as_text(price.amount), price.source, price.currency)
-    assert NOON.date() == price.dated
+    assert (None, NOON.date()) == (price.dated, price.day)
 
 
 @pytest.mark.parametrize("cost", [0.5, -0.5, float("nan"), float("inf"), 1e30, True, "0.5", None, {"total_cost": "x"}])

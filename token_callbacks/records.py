@@ -262,7 +262,7 @@ class PriceSource(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     """Such as ``genai-prices 0.2.3``; ``own table``; ``reported``: the provider told the cost."""
     dated: date | None
-    """The latest day from which on one of its prices holds, or a cost was told; ``None``: it does not say."""
+    """The latest day from which on one of its prices holds; ``None``: it does not say, as of a cost that was told."""
     first_day: date
     """UTC, of the first call that it told a price of: a price is that of the day of its call."""
     last_day: date

@@ -46,7 +46,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     """``own table``, ``genai-prices 0.2.3``, ``litellm 1.106.2``; ``reported``: the provider told the cost; ``not
     billed``: a cache answered."""
     dated: date | None
-    """The day from which on the source's price holds, or the cost was told; ``None``: the source does not say."""
+    """The day from which on the source's price holds; ``None``: it does not say, as of a cost that was told."""
     day: date
     """UTC, of the calls: the price is that of this day."""
     prompt: Decimal | None = None
@@ -147,7 +147,7 @@ class PriceBook:
 def _as_told(charge: Charge, reported: Decimal | None) -> Price | None:
     if reported is None or charge.currency is None:
         return None
-    return Price(amount=reported, currency=charge.currency, source=REPORTED, dated=charge.day, day=charge.day)
+    return Price(amount=reported, currency=charge.currency, source=REPORTED, dated=None, day=charge.day)
 
 
 def _applied(rates: Rates, charge: Charge, usage: Usage, calls: int) -> Price:

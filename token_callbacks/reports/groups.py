@@ -431,7 +431,7 @@ class _Sums:
         if part.key.cached or part.key.outcome is Outcome.NOT_STARTED:
             return
         if part.key.currency is not None and part.reported is not None:
-            told_by = PriceSource(source=REPORTED, dated=day, first_day=day, last_day=day)
+            told_by = PriceSource(source=REPORTED, dated=None, first_day=day, last_day=day)
             self.costs.add(part.reported, currency=part.key.currency, told_by=told_by)
             return
         model, calls, figures = self._charges.get(
