@@ -18,7 +18,7 @@ from token_callbacks.reports.cells import cells, share
 from token_callbacks.reports.fitting import Fitted
 from token_callbacks.reports.rows import Row
 from token_callbacks.reports.tables import COLUMNS, LEFT_OUT_FIRST, as_csv, as_markdown, fitted_lines, lines
-from token_callbacks.reports.texts import PLAIN, PRETTY, Signs, fitted, priced, readable, signs_for
+from token_callbacks.reports.texts import LONGEST_NAME, PLAIN, PRETTY, Signs, fitted, priced, readable, signs_for
 
 ESTIMATED = Sources(prompt=Provenance.REPORTED, completion=Provenance.ESTIMATED)
 HOSTILE = "\x1b[31mred\x1b[0m\nsecond\u202eline\t🎉" + "x" * 10_240
@@ -188,6 +188,16 @@ def test_prices_are_told_with_their_days(dated: int | None, last: int, shown: st
 
     assert shown == priced([told])
     assert f"{shown}; {shown}" == priced([told, told])
+
+
+def test_a_price_source_from_a_foreign_summary_does_nothing_to_the_terminal() -> None:
+    """Escape sequences and newlines are spelled, and it is as short as a name."""
+    day = date(2026, 11, 21)
+    told = priced([PriceSource(source="x\x1b[31m\n" + "y" * 99, dated=None, first_day=day, last_day=day)])
+
+    assert told.startswith(r"x\x1b[31m\nyyy")
+    assert told.endswith("y..., for 2026-11-21")
+    assert LONGEST_NAME + len(", for 2026-11-21") == len(told)
 
 
 def test_csv_holds_rows_models_and_the_total_apart() -> None:

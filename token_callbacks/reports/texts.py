@@ -80,4 +80,5 @@ def priced(sources: Iterable[PriceSource]) -> str:
 def _sourced(told: PriceSource) -> str:
     since = f" since {told.dated}" if told.dated is not None and told.dated < told.first_day else ""
     until = f" to {told.last_day}" if told.last_day != told.first_day else ""
-    return f"{told.source}{since}, for {told.first_day}{until}"
+    source = readable(told.source, LONGEST_NAME, PLAIN.cut)  # a summary that is read may hold anything
+    return f"{source}{since}, for {told.first_day}{until}"
