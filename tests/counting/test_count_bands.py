@@ -38,6 +38,12 @@ def test_estimate_has_a_band() -> None:
     assert count_completion(model="claude-sonnet-4-5", text="hello world").error_band == 0.07
 
 
+def test_a_model_of_nobody_known_has_not_the_band_of_openais() -> None:
+    """Its text is counted by OpenAI's vocabulary, and is further off than OpenAI's."""
+    assert 0.3 == count_completion(model="amazon.nova-pro-v1:0", text="hello world").error_band
+    assert 0.73 == count_prompt(model="grok-4", messages=[HELLO]).error_band
+
+
 def test_responses_have_a_band_of_their_own() -> None:
     """What the Responses API's server added to gpt-4o's chats once is wider than what a chat is off."""
     count = count_prompt(model="gpt-4o", messages=[HELLO], api="responses", at=date(2025, 3, 3))

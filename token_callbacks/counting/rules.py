@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from token_callbacks.counting.bands import band_of, nearest_factor
-from token_callbacks.counting.models import OPENAI_PREFIXES, Family, Figure, bare_name, family_of
+from token_callbacks.counting.bands import UNKNOWN, band_of, nearest_factor
+from token_callbacks.counting.models import OPENAI_PREFIXES, UNKNOWN_FAMILY, Family, Figure, bare_name, family_of
 from token_callbacks.counting.pieces import has_forced_cut
 from token_callbacks.counting.prompts import Extras, chat_tokens, parallel_calls_text, schema_of
 from token_callbacks.counting.prompts_cache import COUNTS, Counting
@@ -213,7 +213,8 @@ def _counted(
         return Count(tokens=tokens, exact=True, method=method)
     if not is_registered:
         tokens = round(tokens * nearest_factor(family.vocabulary, vocabulary.name, figure))
-    band = None if is_registered else band_of(family.vocabulary, vocabulary.name, figure, kinds)
+    recorded = UNKNOWN if family is UNKNOWN_FAMILY else family.vocabulary
+    band = None if is_registered else band_of(recorded, vocabulary.name, figure, kinds)
     return Count(tokens=tokens, exact=False, method=method, error_band=band)
 
 
