@@ -548,6 +548,23 @@ def test_completion_of_a_reasoning_model_is_a_lower_bound(model: str) -> None:
     assert (2 + 3, False, True) == (count.tokens, count.exact, count.is_lower_bound)
 
 
+@pytest.mark.parametrize(
+    ("model", "is_lower_bound"),
+    [
+        ("gemini-2.5-flash", True),
+        ("vertex_ai/gemini-2.5-flash-preview-05-20", True),
+        ("gemini/gemini-2.5-pro", True),
+        ("gemini-3-flash-preview", True),
+        ("gemini-2.5-flash-lite", False),
+        ("gemini-2.5-flash-image", False),
+        ("gemini-2.0-flash", False),
+    ],
+)
+def test_what_gemini_thinks_is_not_in_the_count_of_its_answer(model: str, is_lower_bound: bool) -> None:
+    """It is counted with the answer and not shown, by those of its models that think unasked."""
+    assert is_lower_bound == count_completion(model=model, text="hello world").is_lower_bound
+
+
 @pytest.mark.parametrize("model", ["claude-opus-4-5", "gemini-2.5-pro", "ollama/llama3.2", "my-model", "", None])
 def test_other_models_count_by_the_nearest_vocabulary(model: str | None) -> None:
     """A model without a known vocabulary gets an estimate that says so."""
