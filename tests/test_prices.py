@@ -164,7 +164,7 @@ def test_prices_that_the_host_updated_are_taken_and_told(book: PriceBook, reques
     [model] = [model for model in openai.models if model.id == "gpt-4o"]
     assert isinstance(model.prices, ModelPrice)
     model.prices.input_mtok = Decimal(7)
-    fetched = datetime(2026, 11, 21, 12)  # noqa: DTZ001 - as the library has it
+    fetched = datetime(2026, 11, 21, 23, 30, tzinfo=UTC).astimezone().replace(tzinfo=None)  # as the library has it
     data_snapshot.set_custom_snapshot(
         data_snapshot.DataSnapshot(providers=providers, from_auto_update=True, timestamp=fetched)
     )
