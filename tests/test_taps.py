@@ -131,14 +131,13 @@ def test_what_an_async_call_sends_is_one_reported_record(
 def test_a_stream_that_was_sent_and_never_read_has_started(
     loopback: Any, counter: TokenCounter, memory: MemorySink, send: Callable[[str], Any]
 ) -> None:
-    """What nobody read was used all the same, and has its figures and their price."""
+    """What nobody read was used all the same, and has its figures."""
     server = loopback(stream_usage="finish_chunk")
-    with counter.run("left") as run:
+    with counter.run("left"):
         EagerLLM(send=lambda: send(f"{server.base_url}/chat/completions")).stream_complete("Name the opening hours.")
 
     _assert_reported(server, memory)
     assert Outcome.ABANDONED is memory.records[0].outcome
-    assert run.summary.cost is not None
 
 
 def test_a_request_before_one_that_a_budget_refused_has_started(
