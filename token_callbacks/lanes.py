@@ -64,22 +64,17 @@ class Lane:
         self._kinds_of = operator.attrgetter(*(f"{part}.__class__" for part in parts), "__class__", "__class__")
         self._kinds = self._kinds_of(example) if self._has_attributes else ()
 
-    def fitted(self, payload: object) -> Any:
-        """Copy an object into the shape; ``None`` where it does not fit."""
+    def read(self, payload: object) -> tuple[Usage, Any] | None:
+        """Read an object's usage and copy it into the shape; ``None`` where it does not fit, or tells less than most.
+
+        In one function, for each call of one costs more here than what it does.
+        """
         try:
             if self._has_attributes and self._kinds_of(payload) != self._kinds and not self._is_alike(payload):
                 return None
-            return msgspec.convert(payload, self._shape, from_attributes=self._has_attributes)
+            shaped = msgspec.convert(payload, self._shape, from_attributes=self._has_attributes)
         except (ValueError, AttributeError, RecursionError):  # ValidationError among them, and half a surrogate pair
             return None
-
-    def _is_alike(self, payload: object) -> bool:
-        """Tell whether only parts that are null make a difference."""
-        kinds = zip(self._kinds_of(payload), self._kinds, strict=True)
-        return all(kind is known or kind is type(None) for kind, known in kinds)
-
-    def usage(self, shaped: Any) -> Usage | None:
-        """Read the usage; ``None`` where not all of it is told as plainly as it mostly is."""
         try:
             figures: Sequence[Any] = self._figures(shaped)
         except AttributeError:  # a part is null
@@ -90,18 +85,9 @@ class Lane:
         embedding, prompt, completion, read, written, thought, heard, spoken, seen, watched, hour, taken, left, _ = (
             figures
         )
-        if (
-            thought
-            and not self._reasoning_is_in
-            and (
-                prompt is None
-                or completion is None
-                or thought > completion
-                or figures[-1] == prompt + completion + thought
-            )
-        ):
+        if thought and not self._reasoning_is_in and _may_stand_beside(thought, prompt, completion, figures[-1]):
             return None
-        return Usage(
+        usage = Usage(
             embedding_tokens=embedding,
             prompt_tokens=prompt,
             completion_tokens=completion,
@@ -116,6 +102,12 @@ class Lane:
             accepted_prediction_tokens=taken,
             rejected_prediction_tokens=left,
         )
+        return usage, shaped
+
+    def _is_alike(self, payload: object) -> bool:
+        """Tell whether only parts that are null make a difference."""
+        kinds = zip(self._kinds_of(payload), self._kinds, strict=True)
+        return all(kind is known or kind is type(None) for kind, known in kinds)
 
     def plain(self, shaped: Any, payload: object) -> dict[str, Any] | None:
         """Make plain JSON values of what was sent; ``None`` where there was a null that the shape does not tell of."""
@@ -174,6 +166,11 @@ def _shape_of(example: object, depth: int) -> type[msgspec.Struct] | None:
     if getattr(example, _EXTRA, None) is not None:
         fields.append((_EXTRA, _NoExtra, msgspec.field(default_factory=dict)))
     return msgspec.defstruct("Shape", fields, omit_defaults=True, **options)
+
+
+def _may_stand_beside(reasoning: int, prompt: int | None, completion: int | None, total: int | None) -> bool:
+    """Tell whether a provider that may count reasoning beside the completion seems to do so."""
+    return prompt is None or completion is None or reasoning > completion or total == prompt + completion + reasoning
 
 
 def _is_name(name: object) -> bool:
