@@ -19,7 +19,7 @@ import msgspec
 
 from token_callbacks.charges import MONEY_NAMES
 from token_callbacks.dialects import DIALECTS, PLACES, Dialect
-from token_callbacks.lanes import LARGEST, Lane, Places, lane_for, names_of
+from token_callbacks.lanes import LARGEST, Lane, Parts, Places, lane_for, names_of
 from token_callbacks.records import Doubt, Operation, Usage
 
 LARGEST_CONTEXT = 10_000_000
@@ -82,12 +82,12 @@ class Found(msgspec.Struct, frozen=True):
     """It is a usage object; else it is a whole answer, with figures beside its text: only those are kept of it."""
     lane: Lane | None = None
     """What it was read by, if it had one."""
-    shaped: Any = None
-    """Its copy in the shape of the lane."""
+    parts: Parts = ()
+    """It, as the lane took it apart."""
 
     def plain(self) -> dict[str, Any]:
         """Copy it into plain JSON values."""
-        if self.lane is not None and (plain := self.lane.plain(self.shaped, self.value)) is not None:
+        if self.lane is not None and (plain := self.lane.plain(self.parts)) is not None:
             return plain
         return as_plain(self.value) if self.is_usage else _numbers_of(self.value)
 
@@ -313,7 +313,7 @@ _PROMPT_SIDE = (
 
 def is_whole(usage: Usage, operation: Operation) -> bool:
     """Tell whether nothing is left to be told: the figures of such an operation are there, and not 0."""
-    if operation is Operation.EMBEDDING:
+    if operation is _EMBEDDING:
         return bool(usage.embedding_tokens)
     return bool(usage.prompt_tokens and usage.completion_tokens)
 
@@ -517,7 +517,7 @@ def _figures(payload: object, operation: Operation) -> tuple[Usage, _Plan] | Non
     view = payload if type(payload) is dict else view_of(payload)
     if view is None:
         return None
-    for plan in _plans(_keys(view), operation is Operation.EMBEDDING):
+    for plan in _plans(_keys(view), operation is _EMBEDDING):
         if plan.is_marked(view):
             usage = plan.read(view)
             if usage is not None:
@@ -539,15 +539,15 @@ def _plans(keys: tuple[Any, ...], is_embedding: bool) -> tuple[_Plan, ...]:
 def _read_in_lane(payload: object, operation: Operation) -> Reading | None:
     """Read a payload that is wholly told and shaped like an earlier one; ``None`` for any other, and for the first."""
     key: Any = tuple(payload) if type(payload) is dict else type(payload)
-    for lane in _lanes[operation is Operation.EMBEDDING].get(key, ()):
+    for lane in _lanes[operation is _EMBEDDING].get(key, ()):
         if lane is not None and (read := lane.read(payload)) is not None:
             return Reading(usage=read[0], found=(Found(payload, True, lane, read[1]),), is_counts=True)
     return None
 
 
 def _lay_lane(payload: object, usage: Usage, plan: _Plan, operation: Operation) -> None:
-    """Lay a lane for what is shaped like a payload that was read, if it then gives what its dialect gave."""
-    lanes = _lanes[operation is Operation.EMBEDDING]
+    """Lay a lane for what is like a payload that was read, if it then gives what its dialect gave."""
+    lanes = _lanes[operation is _EMBEDDING]
     key: Any = tuple(payload) if type(payload) is dict else type(payload)
     known = lanes.get(key, ())
     if len(known) >= _MOST_ALIKE or (not known and len(lanes) >= _MOST_KEYS):
@@ -561,15 +561,15 @@ def _lay_lane(payload: object, usage: Usage, plan: _Plan, operation: Operation) 
 def _places_of(payload: object, plan: _Plan, operation: Operation) -> Places | None:
     """Tell where each figure is; ``None`` where one is a sum or in two places, or a dialect goes before this one."""
     names = names_of(payload)
-    if names is None or plan.sums or plan is not _plans(_keys(names), operation is Operation.EMBEDDING)[0]:
+    if names is None or plan.sums or plan is not _plans(_keys(names), operation is _EMBEDDING)[0]:
         return None
-    places: dict[str, str] = {}
+    places: dict[str, Sequence[str]] = {}
     for steps, figure in plan.wanted:
         if _leads_to_count(payload, steps):
             if figure in places and figure not in _WHOLES:
                 return None
-            places.setdefault(figure, ".".join(name for name, _ in steps))
-    is_marked_by_whole = any(places.get(whole) in plan.plain_marks for whole in _WHOLES)
+            places.setdefault(figure, [name for name, _ in steps])
+    is_marked_by_whole = any(places.get(whole) == [mark] for whole in _WHOLES for mark in plan.plain_marks)
     return places if is_marked_by_whole and MONEY_NAMES.isdisjoint(names) else None
 
 
@@ -581,6 +581,8 @@ def _leads_to_count(payload: Any, steps: _Steps) -> bool:
         payload = names[name]
     return payload is None or type(payload) is int
 
+
+_EMBEDDING = Operation.EMBEDDING  # reached sooner than a member of its enumeration
 
 _lanes: tuple[_Lanes, _Lanes] = ({}, {})
 """Those of LLM calls, and those of embeddings."""
