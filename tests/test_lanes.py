@@ -117,6 +117,15 @@ def test_what_says_more_than_counts_has_no_lane(no_lanes: None) -> None:
     assert [False, False] == [reading is not None and reading.is_counts for reading in readings]
 
 
+@pytest.mark.usefixtures("no_lanes")
+@pytest.mark.parametrize("name", ["two words", "class", "it", "x" * 200, "'+open('f')+'", "\ud800", "n\n"])
+def test_what_a_key_is_called_makes_no_difference(name: str) -> None:
+    """A lane is written as code, and what a provider calls a key is never part of it but as a string."""
+    payload = ORDINARY | {name: 1, "prompt_tokens_details": {"cached_tokens": 4, name: 2}}
+
+    assert [_generally(payload, Operation.CHAT)] * 2 == [_told(read_usage(payload, Operation.CHAT)) for _ in range(2)]
+
+
 def test_a_part_of_another_class_is_read_the_general_way(no_lanes: None) -> None:
     """A part may be of a class that knows more than the one the lane was laid for."""
 

@@ -138,7 +138,7 @@ def test_a_fault_of_ours_is_counted_and_goes_no_further(
         raise ZeroDivisionError
 
     ledger = process_ledger()
-    monkeypatch.setattr(ledger, "_describe", ledger.shielded(broken))
+    monkeypatch.setattr(ledger, "_describe", broken)
     with counter.run("broken") as run:
         answer = _asked(framework, loopback().base_url)
 
@@ -146,6 +146,25 @@ def test_a_fault_of_ours_is_counted_and_goes_no_further(
     assert 1 == run.summary.internal_errors
     assert ["missing"] == [record.provenance.weakest for record in memory.records]
     assert run.summary.lower_bound
+
+
+def test_a_fault_in_one_counter_keeps_no_other_from_its_record(
+    counter: TokenCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who takes a call is shielded from whoever took it before."""
+
+    def broken(*args: object) -> None:
+        raise ZeroDivisionError
+
+    before, after = TokenCounter(log_dir=None), TokenCounter(log_dir=None)
+    monkeypatch.setattr(counter, "take", broken)
+    with before.run("before") as first, counter.run("broken") as run, after.run("after") as last:
+        make_call(prompt=3, completion=4)
+    before.close()
+    after.close()
+
+    assert [7, 0, 7] == [each.summary.total_llm_tokens for each in (first, run, last)]
+    assert 1 == run.summary.internal_errors
 
 
 def test_a_sink_may_be_any_callable_object(counter: TokenCounter) -> None:

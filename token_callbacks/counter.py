@@ -103,8 +103,6 @@ class TokenCounter:
         self._record_writers = [self._ledger.shielded(sink.write_record) for sink in self._sinks]
         self._summary_writers = [self._ledger.shielded(sink.write_summary) for sink in self._sinks]
         self._writing_for: Run | None = None
-        self.take = self._ledger.shielded(self._take)
-        """Make a call that has ended a record of the run and step it was made in."""
         self._note_elsewhere = self._ledger.shielded(self._read_elsewhere)
         self._settle = self._ledger.shielded(self._mark_done)
         self._unmark = self._ledger.shielded(self._forget_marker)
@@ -326,7 +324,7 @@ class TokenCounter:
         with self._ledger.lock:
             (self._writing_for or self._current_scope().run).internal_errors += 1
 
-    def _take(self, draft: Draft, scope: Scope) -> None:
+    def take(self, draft: Draft, scope: Scope) -> None:
         """Fold a call into the run it was made in and write its record, if anybody takes one; under the lock."""
         run = scope.run
         draft.fold_into(run.totals, step=scope.step)

@@ -62,11 +62,11 @@ def is_limit(reason: object) -> bool:
 
 def is_at_limit(answer: object) -> bool:
     """Tell whether a whole answer came to its limit, by whatever its provider calls the reason why it stopped."""
-    view = view_of(answer)
+    view = view_of(answer) or {}
     choices = view.get("choices")
     reasons = [part(choice, "finish_reason") for choice in choices] if isinstance(choices, list | tuple) else []
     reasons += [view.get(name) for name in ("stop_reason", "stopReason", "done_reason")]
-    for response in (view, view_of(view.get("response"))):  # the Responses API, and its last event
+    for response in (view, view_of(view.get("response")) or {}):  # the Responses API, and its last event
         reasons.append(part(response.get("incomplete_details"), "reason"))
     return any(is_limit(reason) for reason in reasons if reason is not None)
 
@@ -146,7 +146,10 @@ def settle(
             break
     if operation is Operation.EMBEDDING:
         return _settle_embedding(model, outcome, evidence, reading, at_most)
-    return _settle_llm(operation, model, outcome, evidence, reading, teller, at_most)
+    is_cut = outcome is not Outcome.COMPLETED and not (teller is not None and teller.has_last_word())
+    if reading is not None and not is_cut and reading.usage.prompt_tokens and reading.usage.completion_tokens:
+        return Figures(usage=reading.usage, sources=_BOTH_REPORTED, reading=reading)
+    return _settle_llm(operation, model, outcome, evidence, reading, teller, is_cut, at_most)
 
 
 def _length(value: object) -> int:
@@ -204,12 +207,10 @@ def _settle_llm(  # noqa: PLR0917 - told to nobody but settle
     evidence: Sequence[Evidence],
     reading: Reading | None,
     teller: Evidence | None,
+    is_cut: bool,
     at_most: Callable[[], float],
 ) -> Figures | Later:
     usage = Usage() if reading is None else reading.usage
-    is_cut = outcome is not Outcome.COMPLETED and not (teller is not None and teller.has_last_word())
-    if usage.prompt_tokens and usage.completion_tokens and not is_cut:
-        return Figures(usage=usage, sources=_BOTH_REPORTED, reading=reading)
     back: Completion | None = first(evidence, "completion")
     # A call that failed before anything came back was most likely not billed: its prompt is not counted as if it were.
     sent: Prompt | None = None if is_cut and back is None else first(evidence, "prompt")

@@ -1,16 +1,16 @@
-"""Lanes: the commonest usage objects read in one go, by msgspec, once their like has been read the general way.
+"""Lanes: the commonest usage objects read in one go, once their like has been read the general way.
 
 Nearly every call of a program brings a usage object of the same class, or with the same keys, as the call before it. Of
-the first one a lane is laid: a shape of counts and of objects of counts, and nothing else, with the places of the
-figures in it, which ``usage.py`` found by its dialects. An object that is not exactly so (a key more, a count that is a
-string, negative or huge) does not fit and is read the general way: a lane only repeats what that one has done.
+the first one a lane is laid: a function is written, as ``dataclasses`` writes them, that takes exactly such an object
+apart, one of counts and of objects of counts and nothing else, with the places of the figures in it, which ``usage.py``
+found by its dialects. An object that is not exactly so (a key more, a count that is a string, negative or huge) does
+not fit and is read the general way: a lane only repeats what that one has done.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Optional
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -19,130 +19,65 @@ from token_callbacks.records import Usage
 LARGEST = 2**53
 """The largest integer that every JSON reader keeps exact."""
 
-Places = Mapping[str, str]
-"""The figures, among them ``total_tokens``, and the dotted path to each."""
+Places = Mapping[str, Sequence[str]]
+"""The figures, among them ``total_tokens``, and the names that lead to each."""
 
-_Count = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)] | None
-_NoExtra = Annotated[dict[str, Any], msgspec.Meta(max_length=0)]
-_EXTRA, _NAMES_SET, _NOTHING = "__pydantic_extra__", "__pydantic_fields_set__", "nothing_of_this_name"
+Parts = tuple[Any, ...]
+"""An object taken apart: its counts, the objects in it, and their counts."""
+
+_EXTRA, _NAMES_SET = "__pydantic_extra__", "__pydantic_fields_set__"
 _WHOLES = ("embedding_tokens", "prompt_tokens", "completion_tokens")
 _MOST_NAMES = 20
+_LONGEST_NAME = 100
 _DEEPEST = 2
 
 
-class Lane:
-    """How the usage objects of one shape are read and copied."""
+class Lane(msgspec.Struct, frozen=True):
+    """How the usage objects of one class, or with the same keys, are read and copied."""
 
-    __slots__ = (
-        "_figures",
-        "_has_attributes",
-        "_kinds",
-        "_kinds_of",
-        "_parts",
-        "_paths",
-        "_reasoning_is_in",
-        "_shape",
-        "_wholes",
-    )
-
-    def __init__(
-        self,
-        shape: type[msgspec.Struct],
-        places: Places,
-        example: object,
-        parts: Sequence[str],
-        *,
-        reasoning_is_in: bool,
-    ) -> None:
-        self._shape = shape
-        self._reasoning_is_in = reasoning_is_in
-        self._paths = [places.get(figure, _NOTHING).split(".") for figure in (*Usage.__struct_fields__, "total_tokens")]
-        self._figures = operator.attrgetter(*map(".".join, self._paths))
-        self._wholes = [position for position, name in enumerate(_WHOLES) if name in places]
-        self._has_attributes = type(example) is not dict
-        self._parts = parts
-        self._kinds_of = operator.attrgetter(*(f"{part}.__class__" for part in parts), "__class__", "__class__")
-        self._kinds = self._kinds_of(example) if self._has_attributes else ()
-
-    def fitted(self, payload: object) -> Any:
-        """Copy an object into the shape; ``None`` where it does not fit."""
-        try:
-            if self._has_attributes and self._kinds_of(payload) != self._kinds and not self._is_alike(payload):
-                return None
-            return msgspec.convert(payload, self._shape, from_attributes=self._has_attributes)
-        except (ValueError, AttributeError, RecursionError):  # ValidationError among them, and half a surrogate pair
-            return None
-
-    def _is_alike(self, payload: object) -> bool:
-        """Tell whether only parts that are null make a difference."""
-        kinds = zip(self._kinds_of(payload), self._kinds, strict=True)
-        return all(kind is known or kind is type(None) for kind, known in kinds)
-
-    def usage(self, shaped: Any) -> Usage | None:
-        """Read the usage; ``None`` where not all of it is told as plainly as it mostly is."""
-        try:
-            figures: Sequence[Any] = self._figures(shaped)
-        except AttributeError:  # a part is null
-            figures = [_at(shaped, path) for path in self._paths]
-        for whole in self._wholes:
-            if not figures[whole]:
-                return None
-        embedding, prompt, completion, read, written, thought, heard, spoken, seen, watched, hour, taken, left, _ = (
-            figures
-        )
-        if (
-            thought
-            and not self._reasoning_is_in
-            and (
-                prompt is None
-                or completion is None
-                or thought > completion
-                or figures[-1] == prompt + completion + thought
-            )
-        ):
-            return None
-        return Usage(
-            embedding_tokens=embedding,
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            cache_read_tokens=read,
-            cache_write_tokens=written,
-            reasoning_tokens=thought,
-            audio_prompt_tokens=heard,
-            audio_completion_tokens=spoken,
-            image_prompt_tokens=seen,
-            video_prompt_tokens=watched,
-            cache_write_1h_tokens=hour,
-            accepted_prediction_tokens=taken,
-            rejected_prediction_tokens=left,
-        )
-
-    def plain(self, shaped: Any, payload: object) -> dict[str, Any] | None:
-        """Make plain JSON values of what was sent; ``None`` where there was a null that the shape does not tell of."""
-        plain: dict[str, Any] = msgspec.to_builtins(shaped)
-        return plain if not self._has_attributes or self._is_what_was_sent(plain, payload) else None
-
-    def _is_what_was_sent(self, plain: Mapping[str, Any], payload: object) -> bool:
-        """Tell whether the names that are not null are those that somebody set."""
-        if plain.keys() != getattr(payload, _NAMES_SET):
-            return False
-        for name in self._parts:
-            part = plain.get(name)
-            if part is not None and part.keys() != getattr(getattr(payload, name), _NAMES_SET, part.keys()):
-                return False
-        return True
+    read: Callable[[Any], tuple[Usage, Parts] | None]
+    """Read an object's usage and take it apart; ``None`` where it does not fit, or does not tell what most do."""
+    plain: Callable[[Parts], dict[str, Any] | None]
+    """Make plain JSON values of what was sent; ``None`` where other fields of a model were set than of the first."""
 
 
 def lane_for(example: object, places: Places, *, reasoning_is_in: bool) -> Lane | None:
-    """Lay a lane for what is shaped like an example; ``None`` where there is more to it than counts.
+    """Lay a lane for what is like an example; ``None`` where there is more to it than counts.
 
     ``reasoning_is_in``: whether it is certain that the completion has the reasoning in it.
     """
-    shape = _shape_of(example, _DEEPEST)
-    if shape is None:
+    if not _holds_counts(example, _DEEPEST):
         return None
-    parts = [name for name, value in (names_of(example) or {}).items() if value is not None and type(value) is not int]
-    return Lane(shape, places, example, parts, reasoning_is_in=reasoning_is_in)
+    taken = _Taken(example)
+    figures = {figure: taken.variable(path) for figure, path in places.items()}
+    tests = [f"not {figures[whole]}" for whole in _WHOLES if whole in figures]
+    reasoning = figures.get("reasoning_tokens")
+    if reasoning is not None and not reasoning_is_in:
+        beside = [figures.get(name, "None") for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
+        tests.append(f"{reasoning} and may_stand_beside({reasoning}, {', '.join(beside)})")
+    usage = ", ".join(f"{figure}={figures[figure]}" for figure in Usage.__struct_fields__ if figure in figures)
+    everything = ", ".join(taken.variables)
+    source = f"""
+def read(it):
+    try:
+        {_indented(taken.lines, 8)}
+    except (AttributeError, KeyError):
+        return None
+    if {" or ".join(f"{count} is not None and type({count}) is not int" for count in taken.counts)}:
+        return None
+    if ({" | ".join(f"({count} or 0)" for count in taken.counts)}) >> {LARGEST.bit_length() - 1}:
+        return None  # one is negative or huge
+    if {" or ".join(tests)}:
+        return None
+    return Usage({usage}), ({everything})
+
+def plain(parts):
+    {everything} = parts
+    return None if {" or ".join(taken.differences)} else {taken.copy}
+"""
+    functions = {"Usage": Usage, "may_stand_beside": _may_stand_beside, **taken.constants}
+    exec(source, functions)  # noqa: S102 - of names that are identifiers, see _is_name
+    return Lane(functions["read"], functions["plain"])
 
 
 def names_of(example: object) -> Mapping[Any, Any] | None:
@@ -157,30 +92,83 @@ def names_of(example: object) -> Mapping[Any, Any] | None:
     return values if is_model and values.keys() == fields.keys() and not getattr(example, _EXTRA, None) else None
 
 
-def _shape_of(example: object, depth: int) -> type[msgspec.Struct] | None:
-    names = names_of(example)
-    if names is None or depth == 0 or len(names) > _MOST_NAMES or not all(map(_is_name, names)):
-        return None
-    fields: list[Any] = []
-    for name, value in names.items():
-        inner = None if value is None or type(value) is int else _shape_of(value, depth - 1)
-        if inner is None and not (value is None or type(value) is int):
-            return None
-        fields.append((name, _Count if inner is None else Optional[inner]))  # noqa: UP045 - of a value
-    options: dict[str, Any] = {"forbid_unknown_fields": True, "namespace": {_NOTHING: None}}
-    if type(example) is dict:  # all its keys, and no others
-        return msgspec.defstruct("Shape", fields, **options)
-    fields = [(name, kind, None) for name, kind in fields]
-    if getattr(example, _EXTRA, None) is not None:
-        fields.append((_EXTRA, _NoExtra, msgspec.field(default_factory=dict)))
-    return msgspec.defstruct("Shape", fields, omit_defaults=True, **options)
+class _Taken:
+    """An object like the example, as code that takes it apart."""
+
+    def __init__(self, example: object) -> None:
+        self.variables = ["it"]
+        """It, its counts, the objects in it, and their counts."""
+        self.counts: list[str] = []
+        self.constants: dict[str, Any] = {}
+        self.differences = ["False"]
+        """Whether other names were set than of the example."""
+        self._by_path: dict[Sequence[str], str] = {}
+        self.lines, self.copy = self._object("it", example, ())
+
+    def variable(self, path: Sequence[str]) -> str:
+        """Name what holds the count at the end of a path."""
+        return self._by_path[tuple(path)]
+
+    def _object(self, it: str, example: Any, path: tuple[str, ...]) -> tuple[list[str], str]:
+        """Write, line by line, how an object is taken apart, and a copy of what of it was sent."""
+        values: Any = names_of(example)
+        sent, inside, more = values, it, "False"
+        if type(example) is not dict:
+            sent, inside, more = frozenset(getattr(example, _NAMES_SET)), f"{it}.__dict__", f"{it}.{_EXTRA}"
+            self.differences.append(f"{it} is not None and {it}.{_NAMES_SET} != {self._constant(sent)}")
+        lines = [f"of_{it} = {inside}", f"if len(of_{it}) != {len(values)} or {more}: return None"]
+        copied = []
+        for name, value in values.items():
+            variable = self._by_path[*path, name] = f"{it}_{len(self.variables)}"
+            self.variables.append(variable)
+            lines.append(f"{variable} = of_{it}[{name!r}]")
+            copy = variable
+            if _may_be_count(value):
+                self.counts.append(variable)
+            else:
+                first = len(self.variables)
+                inner, copy = self._object(variable, value, (*path, name))
+                lines += [
+                    f"if {variable} is None: {' = '.join(self.variables[first:])} = None",
+                    f"elif type({variable}) is not {self._constant(type(value))}: return None",
+                    "else:",
+                    *(f"    {line}" for line in inner),
+                ]
+                copy = f"None if {variable} is None else {copy}"
+            if name in sent:
+                copied.append(f"{name!r}: {copy}")
+        return lines, f"{{{', '.join(copied)}}}"
+
+    def _constant(self, value: object) -> str:
+        name = f"known_{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+
+def _holds_counts(example: object, depth: int) -> bool:
+    """Tell whether there are counts, and objects that hold counts, and nothing else."""
+    values = names_of(example)
+    return (
+        values is not None
+        and 0 < len(values) <= _MOST_NAMES
+        and depth > 0
+        and all(_is_name(name) for name in values)
+        and all(_may_be_count(value) or _holds_counts(value, depth - 1) for value in values.values())
+    )
+
+
+def _may_be_count(value: object) -> bool:
+    return value is None or type(value) is int
 
 
 def _is_name(name: object) -> bool:
-    return isinstance(name, str) and name.isidentifier() and name.isascii() and name != _NOTHING
+    return type(name) is str and name.isidentifier() and name.isascii() and len(name) <= _LONGEST_NAME
 
 
-def _at(shaped: Any, path: Sequence[str]) -> Any:
-    for name in path:
-        shaped = getattr(shaped, name, None)
-    return shaped
+def _may_stand_beside(reasoning: int, prompt: int | None, completion: int | None, total: int | None) -> bool:
+    """Tell whether a provider that may count reasoning beside the completion seems to do so."""
+    return prompt is None or completion is None or reasoning > completion or total == prompt + completion + reasoning
+
+
+def _indented(lines: Sequence[str], blanks: int) -> str:
+    return f"\n{' ' * blanks}".join(lines)

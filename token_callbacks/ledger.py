@@ -203,7 +203,6 @@ class Ledger:
         self._gone: deque[tuple[OpenCall, Outcome]]
         self._warned: set[tuple[str, str]] = set()
         self._start_afresh()
-        self._describe = self.shielded(_describe)
         self._is_told = self.shielded(_is_told)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start_afresh)
@@ -379,8 +378,12 @@ class Ledger:
         """Settle a call and give it to those who want it; tells whether that is done, and not left to the worker."""
         if not receivers:
             return True
-        described = self._describe(call, ending.outcome, evidence)
-        figures, names = described or (unsettled(call.operation), NO_NAMES)
+        figures: Figures | Later
+        try:  # what shielded() does, without the call of one more function
+            figures, names = self._describe(call, ending.outcome, evidence)
+        except Exception as error:  # noqa: BLE001
+            self.note_internal_error(error, "_describe")
+            figures, names = unsettled(call.operation), NO_NAMES
         ended_at = self.clock()
         if counts_here and not isinstance(figures, Figures):
             figures = self.shielded(figures)() or unsettled(call.operation)
@@ -399,6 +402,18 @@ class Ledger:
         # In this context, so that a fault is noted in the run that is current here.
         self._worker.submit(call, functools.partial(contextvars.copy_context().run, self.shielded(finish)))
         return False
+
+    @staticmethod
+    def _describe(call: OpenCall, outcome: Outcome, evidence: Sequence[Evidence]) -> tuple[Figures | Later, Names]:
+        """Settle a call's figures, and tell the response's id and its model."""
+        figures = settle(call.operation, call.model, outcome, evidence, at_most=_most_counted_here)
+        if len(evidence) == 1:
+            return figures, evidence[0].names()
+        response_id = response_model = None
+        for witness in evidence:
+            named = witness.names()
+            response_id, response_model = response_id or named[0], response_model or named[1]
+        return figures, (response_id, response_model)
 
     def _hand_out(  # noqa: PLR0917 - what a draft is made of
         self,
@@ -420,7 +435,10 @@ class Ledger:
         )
         with self.lock:
             for receiver in receivers:
-                receiver.receive(draft)
+                try:
+                    receiver.receive(draft)
+                except Exception as error:  # noqa: BLE001 - the others, and the host, have no part in it
+                    self.note_internal_error(error, f"{type(receiver).__name__}.receive")
 
     def finish_counting(self, is_wanted: Callable[[OpenCall], bool]) -> None:
         """Close what the host dropped, and count, here and now, what the worker has not begun of the wanted calls."""
@@ -567,18 +585,6 @@ def _receivers(call: OpenCall) -> Sequence[Receiver]:
             receivers += [listener for listener in link.listeners if listener not in receivers]
         link = link.outer
     return receivers
-
-
-def _describe(call: OpenCall, outcome: Outcome, evidence: Sequence[Evidence]) -> tuple[Figures | Later, Names]:
-    """Settle a call's figures, and tell the response's id and its model."""
-    figures = settle(call.operation, call.model, outcome, evidence, at_most=_most_counted_here)
-    if len(evidence) == 1:
-        return figures, evidence[0].names()
-    response_id = response_model = None
-    for witness in evidence:
-        named = witness.names()
-        response_id, response_model = response_id or named[0], response_model or named[1]
-    return figures, (response_id, response_model)
 
 
 def _most_counted_here() -> int:

@@ -52,8 +52,7 @@ class RunOwner(Protocol):
     def require_open(self) -> None:
         """Raise ``CounterClosed`` after ``close()``."""
 
-    @property
-    def take(self) -> Callable[[Any, Scope], object]:
+    def take(self, draft: Any, scope: Scope) -> None:
         """Make a call that has ended a record of the run and step it was made in."""
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from token_callbacks.charges import MONEY_NAMES
 from token_callbacks.dialects import DIALECTS, PLACES, Dialect
-from token_callbacks.lanes import LARGEST, Lane, Places, lane_for, names_of
+from token_callbacks.lanes import LARGEST, Lane, Parts, Places, lane_for, names_of
 from token_callbacks.records import Doubt, Operation, Usage
 
 LARGEST_CONTEXT = 10_000_000
@@ -82,12 +82,12 @@ class Found(msgspec.Struct, frozen=True):
     """It is a usage object; else it is a whole answer, with figures beside its text: only those are kept of it."""
     lane: Lane | None = None
     """What it was read by, if it had one."""
-    shaped: Any = None
-    """Its copy in the shape of the lane."""
+    parts: Parts = ()
+    """It, as the lane took it apart."""
 
     def plain(self) -> dict[str, Any]:
         """Copy it into plain JSON values."""
-        if self.lane is not None and (plain := self.lane.plain(self.shaped, self.value)) is not None:
+        if self.lane is not None and (plain := self.lane.plain(self.parts)) is not None:
             return plain
         return as_plain(self.value) if self.is_usage else _numbers_of(self.value)
 
@@ -99,7 +99,7 @@ def read_usage(payload: object, operation: Operation) -> Reading | None:
 
 def read_answer(answer: object, operation: Operation) -> Reading | None:
     """Read the usage in an answer, wherever it is; ``None`` where it tells no figure of this operation."""
-    view = answer if type(answer) is dict else _view(answer)
+    view = answer if type(answer) is dict else view_of(answer)
     if view is None:
         return None
     first = view.get(_FIRST_PLACE)
@@ -135,7 +135,7 @@ def read_first(answer: object, others: Callable[[], Iterable[object]], operation
     ``others`` are asked for only where ``answer``, which nearly always tells it all, does not.
     """
     fallback = read_answer(answer, operation)
-    if fallback is not None and not _is_all_zero(fallback.usage):
+    if fallback is not None and (fallback.is_counts or not _is_all_zero(fallback.usage)):  # no lane reads zeros
         return fallback
     for other in others():
         reading = read_answer(other, operation)
@@ -216,7 +216,7 @@ class UsageReader:
         )
 
     def _merge(self, found: Found, plan: _Plan, choice: _About) -> None:
-        view = _view(found.value) or {}
+        view = view_of(found.value) or {}
         for told in self._told:
             if told.is_same(plan, choice, view):
                 told.choice = told.choice if choice is None else choice
@@ -313,7 +313,7 @@ _PROMPT_SIDE = (
 
 def is_whole(usage: Usage, operation: Operation) -> bool:
     """Tell whether nothing is left to be told: the figures of such an operation are there, and not 0."""
-    if operation is Operation.EMBEDDING:
+    if operation is _EMBEDDING:
         return bool(usage.embedding_tokens)
     return bool(usage.prompt_tokens and usage.completion_tokens)
 
@@ -341,20 +341,15 @@ def part(whole: Any, name: str) -> Any:
     """Read a key of a mapping or an attribute of an object; ``None`` where there is none."""
     if whole is None:
         return None
-    if type(whole) is dict or _sort(type(whole)) is _IS_MAPPING:  # type: ignore[arg-type]  # see _view
+    if type(whole) is dict or _sort(type(whole)) is _IS_MAPPING:  # type: ignore[arg-type]  # see view_of
         return whole.get(name)
     return getattr(whole, name, None)
 
 
 def tells(answer: object, name: str) -> bool:
     """Tell whether a key or attribute is there and not null; that a pydantic object has none, sooner than ``part``."""
-    view = _view(answer)
+    view = view_of(answer)
     return view is not None and view.get(name) is not None
-
-
-def view_of(answer: object) -> View:
-    """See an answer as keys and values: for who asks for many that are mostly not there, sooner than ``part``."""
-    return _view(answer) or {}
 
 
 # --- where the usage is
@@ -362,7 +357,7 @@ def view_of(answer: object) -> View:
 
 def _candidates(answer: object) -> list[Found]:
     """List the objects of an answer that may hold usage, best first."""
-    view = _view(answer)
+    view = view_of(answer)
     if view is None:
         return []
     places, is_itself = _places_in(_keys(view))
@@ -484,7 +479,7 @@ def _take(paths: _Paths, view: View, figures: dict[str, int]) -> None:
                 figures[slot] = tokens
     for name, wanted in below:
         value = view.get(name)
-        if value is not None and (inner := value if type(value) is dict else _view(value)):
+        if value is not None and (inner := value if type(value) is dict else view_of(value)):
             _take(wanted.among(_keys(inner)), inner, figures)
     for steps, slot in in_lists:
         if not figures.get(slot) and (tokens := _added(_follow(view, steps))) is not None:
@@ -519,10 +514,10 @@ def _read_one(payload: object, operation: Operation, *, is_all: bool = False) ->
 
 def _figures(payload: object, operation: Operation) -> tuple[Usage, _Plan] | None:
     """Read one payload by the first dialect that it is marked as and that finds a figure in it."""
-    view = payload if type(payload) is dict else _view(payload)
+    view = payload if type(payload) is dict else view_of(payload)
     if view is None:
         return None
-    for plan in _plans(_keys(view), operation is Operation.EMBEDDING):
+    for plan in _plans(_keys(view), operation is _EMBEDDING):
         if plan.is_marked(view):
             usage = plan.read(view)
             if usage is not None:
@@ -544,43 +539,37 @@ def _plans(keys: tuple[Any, ...], is_embedding: bool) -> tuple[_Plan, ...]:
 def _read_in_lane(payload: object, operation: Operation) -> Reading | None:
     """Read a payload that is wholly told and shaped like an earlier one; ``None`` for any other, and for the first."""
     key: Any = tuple(payload) if type(payload) is dict else type(payload)
-    for lane in _lanes[operation is Operation.EMBEDDING].get(key, ()):
-        if lane is not None and (shaped := lane.fitted(payload)) is not None:
-            usage = lane.usage(shaped)
-            return (
-                None
-                if usage is None
-                else Reading(usage=usage, found=(Found(payload, True, lane, shaped),), is_counts=True)
-            )
+    for lane in _lanes[operation is _EMBEDDING].get(key, ()):
+        if lane is not None and (read := lane.read(payload)) is not None:
+            return Reading(usage=read[0], found=(Found(payload, True, lane, read[1]),), is_counts=True)
     return None
 
 
 def _lay_lane(payload: object, usage: Usage, plan: _Plan, operation: Operation) -> None:
-    """Lay a lane for what is shaped like a payload that was read, if it then gives what its dialect gave."""
-    lanes = _lanes[operation is Operation.EMBEDDING]
+    """Lay a lane for what is like a payload that was read, if it then gives what its dialect gave."""
+    lanes = _lanes[operation is _EMBEDDING]
     key: Any = tuple(payload) if type(payload) is dict else type(payload)
     known = lanes.get(key, ())
     if len(known) >= _MOST_ALIKE or (not known and len(lanes) >= _MOST_KEYS):
         return
     places = _places_of(payload, plan, operation)
     lane = None if places is None else lane_for(payload, places, reasoning_is_in=not plan.reasoning_may_stand_beside)
-    shaped = None if lane is None else lane.fitted(payload)
-    is_like_it = lane is not None and shaped is not None and lane.usage(shaped) == usage
-    lanes[key] = (*known, lane if is_like_it else None)
+    read = None if lane is None else lane.read(payload)
+    lanes[key] = (*known, lane if read is not None and read[0] == usage else None)
 
 
 def _places_of(payload: object, plan: _Plan, operation: Operation) -> Places | None:
     """Tell where each figure is; ``None`` where one is a sum or in two places, or a dialect goes before this one."""
     names = names_of(payload)
-    if names is None or plan.sums or plan is not _plans(_keys(names), operation is Operation.EMBEDDING)[0]:
+    if names is None or plan.sums or plan is not _plans(_keys(names), operation is _EMBEDDING)[0]:
         return None
-    places: dict[str, str] = {}
+    places: dict[str, Sequence[str]] = {}
     for steps, figure in plan.wanted:
         if _leads_to_count(payload, steps):
             if figure in places and figure not in _WHOLES:
                 return None
-            places.setdefault(figure, ".".join(name for name, _ in steps))
-    is_marked_by_whole = any(places.get(whole) in plan.plain_marks for whole in _WHOLES)
+            places.setdefault(figure, [name for name, _ in steps])
+    is_marked_by_whole = any(places.get(whole) == [mark] for whole in _WHOLES for mark in plan.plain_marks)
     return places if is_marked_by_whole and MONEY_NAMES.isdisjoint(names) else None
 
 
@@ -592,6 +581,8 @@ def _leads_to_count(payload: Any, steps: _Steps) -> bool:
         payload = names[name]
     return payload is None or type(payload) is int
 
+
+_EMBEDDING = Operation.EMBEDDING  # reached sooner than a member of its enumeration
 
 _lanes: tuple[_Lanes, _Lanes] = ({}, {})
 """Those of LLM calls, and those of embeddings."""
@@ -634,7 +625,7 @@ def _follow(whole: Any, steps: _Steps) -> Any:
     """Walk a path; ``None`` where it leads nowhere. Through a list it ends in a list."""
     for position, (name, selector) in enumerate(steps):
         # A pydantic object takes long to say that it has no such attribute.
-        view = whole if type(whole) is dict else _view(whole)
+        view = whole if type(whole) is dict else view_of(whole)
         whole = None if view is None else view.get(name)
         if whole is None:
             return None
@@ -683,8 +674,11 @@ _KNOWN_NAMES = _DIALECT_NAMES | _MARKING_NAMES | {steps[0][0] for steps in _PLAC
 # --- payloads of any kind
 
 
-def _view(value: Any) -> View | None:
-    """See a payload as keys and values; ``None`` where it has none."""
+def view_of(value: Any) -> View | None:
+    """See a payload as keys and values; ``None`` where it has none.
+
+    For who asks for several: that a pydantic object has no such attribute is told sooner than by ``part``.
+    """
     kind = type(value)
     if kind is dict:
         return cast("View", value)
@@ -796,5 +790,5 @@ def _fields(value: object) -> list[tuple[Any, Any]] | None:
     attributes = getattr(value, "__dict__", None)
     if isinstance(attributes, dict):
         return [(name, attribute) for name, attribute in attributes.items() if not str(name).startswith("_")]
-    view = _view(value)  # an object with slots
+    view = view_of(value)  # an object with slots
     return None if view is None else list(view.items())

@@ -251,7 +251,6 @@ class TokenCounter(counters.TokenCounter):
 
     def _serve_lavague(self, *, is_logging: bool) -> None:
         self._is_logging = is_logging
-        self.take = self._ledger.shielded(self._take)
         self._tallies: weakref.WeakKeyDictionary[Run, dict[_Key, Totals]] = weakref.WeakKeyDictionary()
         self._prices = Prices(self._book)
         self._views = {
@@ -320,8 +319,9 @@ class TokenCounter(counters.TokenCounter):
         scope, place = super().seat(framework), _place.get()
         return scope if scope is None or place is None else _Seat(scope, place)
 
-    def _take(self, draft: Draft, scope: Scope) -> None:
-        super()._take(draft, scope)
+    def take(self, draft: Draft, scope: Scope) -> None:
+        """Make a record of a call, and add it to what its part of the agent has spent."""
+        super().take(draft, scope)
         name = _EMBEDDING if draft.call.operation is Operation.EMBEDDING else getattr(scope, "part", ACTION_ENGINE)
         tallies = self._tallies.setdefault(scope.run, {})
         key = (getattr(scope, "owner", None), name)

@@ -47,7 +47,7 @@ from token_callbacks.evidence import NO_NAMES, Completion, Names, Prompt, is_at_
 from token_callbacks.ledger import Draft, Ledger, OpenCall, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
-from token_callbacks.usage import Reading, part, read_first, token_count
+from token_callbacks.usage import Reading, part, read_first, token_count, view_of
 
 _log = logging.getLogger("token_callbacks")
 
@@ -144,11 +144,15 @@ class LlmEvidence(msgspec.Struct, eq=False):
     def names(self) -> Names:
         """Tell the response's id and its model, as the provider named them."""
         raw = getattr(self.last, "raw", None)
-        response_id, model = part(raw, "id"), part(raw, "model")
+        told = view_of(raw) or {}
+        response_id, model = told.get("id"), told.get("model")
         if response_id is None or model is None:
             inner = part(raw, "response")
             response_id, model = response_id or part(inner, "id"), model or part(inner, "model")
-        return _text(response_id), _text(model)
+        return (
+            response_id if response_id and isinstance(response_id, str) else None,
+            model if model and isinstance(model, str) else None,
+        )
 
 
 class EmbeddingEvidence:
@@ -255,8 +259,7 @@ class Tracker:
         self._spans[id_] = (parent_id, instance)
         bound = kwargs.get("bound_args", args[0] if args else None)
         event = getattr(bound, "arguments", {}).get("ev")  # a step of a workflow; those of agents name the agent
-        agent = None if event is None else _text(part(event, "current_agent_name"))
-        if agent is not None:
+        if event is not None and (agent := _text(part(event, "current_agent_name"))) is not None:
             self._agents[id_] = agent
 
     def exit_span(self, id_: str, *args: Any, result: object = None, **kwargs: Any) -> None:
@@ -374,6 +377,7 @@ class Tracker:
 
     def _open(self, operation: Operation, event: Any) -> OpenCall:
         description = event.model_dict
+        model = description.get("model_name") or description.get("model")
         around = self._spans.get(event.span_id, _NO_SPAN)[0]
         outer = None if around is None and not self._unstarted else self._enclosing(around)
         call = self._ledger.open_call(
@@ -381,7 +385,7 @@ class Tracker:
             framework=FRAMEWORK,
             operation=operation,
             provider=PROVIDERS.get(description.get("class_name")),
-            model=_text(description.get("model_name") or description.get("model")),
+            model=model if isinstance(model, str) and model else None,
         )
         if self._agents:
             call.agent = self._agent_of(event.span_id) or call.agent
@@ -479,13 +483,13 @@ def _event_handler(tracker: Tracker, ledger: Ledger) -> BaseEventHandler:
     # swallows what does.
     calls = tracker.calls
     others: dict[type, Callable[[Any], None]] = {
-        LLMChatStartEvent: ledger.shielded(tracker.start_llm),
-        LLMCompletionStartEvent: ledger.shielded(tracker.start_llm),
-        LLMChatEndEvent: ledger.shielded(tracker.end_llm),
-        LLMCompletionEndEvent: ledger.shielded(tracker.end_llm),
-        ExceptionEvent: ledger.shielded(tracker.break_llm),
-        EmbeddingStartEvent: ledger.shielded(tracker.start_embedding),
-        EmbeddingEndEvent: ledger.shielded(tracker.end_embedding),
+        LLMChatStartEvent: tracker.start_llm,
+        LLMCompletionStartEvent: tracker.start_llm,
+        LLMChatEndEvent: tracker.end_llm,
+        LLMCompletionEndEvent: tracker.end_llm,
+        ExceptionEvent: tracker.break_llm,
+        EmbeddingStartEvent: tracker.start_embedding,
+        EmbeddingEndEvent: tracker.end_embedding,
     }
 
     def handle_event(self: BaseEventHandler, event: Any, **kwargs: Any) -> None:
@@ -499,7 +503,10 @@ def _event_handler(tracker: Tracker, ledger: Ledger) -> BaseEventHandler:
                 evidence.last = response = event.response
                 evidence.deltas.append(response.delta)
         elif kind in others:
-            others[kind](event)
+            try:  # what shielded() does, without the call of one more function
+                others[kind](event)
+            except Exception as error:  # noqa: BLE001
+                ledger.note_internal_error(error, others[kind].__qualname__)
 
     class TokenCallbacksEventHandler(BaseEventHandler):
         handle = handle_event
