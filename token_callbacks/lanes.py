@@ -54,7 +54,7 @@ def lane_for(example: object, places: Places, *, reasoning_is_in: bool) -> Lane 
     reasoning = figures.get("reasoning_tokens")
     if reasoning is not None and not reasoning_is_in:
         beside = [figures.get(name, "None") for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
-        tests.append(f"{reasoning} and may_stand_beside({reasoning}, {', '.join(beside)})")
+        tests.append(f"{reasoning} and {_beside(reasoning, *beside)}")
     usage = ", ".join(f"{figure}={figures[figure]}" for figure in Usage.__struct_fields__ if figure in figures)
     everything = ", ".join(taken.variables)
     source = f"""
@@ -73,9 +73,9 @@ def read(it):
 
 def plain(parts):
     {everything} = parts
-    return None if {" or ".join(taken.differences)} else {taken.copy}
+    return None if {" or ".join(taken.differences) or "False"} else {taken.copy}
 """
-    functions = {"Usage": Usage, "may_stand_beside": _may_stand_beside, **taken.constants}
+    functions = {"Usage": Usage, **taken.constants}
     exec(source, functions)  # noqa: S102 - of names that are identifiers, see _is_name
     return Lane(functions["read"], functions["plain"])
 
@@ -100,7 +100,7 @@ class _Taken:
         """It, its counts, the objects in it, and their counts."""
         self.counts: list[str] = []
         self.constants: dict[str, Any] = {}
-        self.differences = ["False"]
+        self.differences: list[str] = []
         """Whether other names were set than of the example."""
         self._by_path: dict[Sequence[str], str] = {}
         self.lines, self.copy = self._object("it", example, ())
@@ -112,11 +112,14 @@ class _Taken:
     def _object(self, it: str, example: Any, path: tuple[str, ...]) -> tuple[list[str], str]:
         """Write, line by line, how an object is taken apart, and a copy of what of it was sent."""
         values: Any = names_of(example)
-        sent, inside, more = values, it, "False"
+        sent, lines = values, [f"of_{it} = {it}"]
         if type(example) is not dict:
-            sent, inside, more = frozenset(getattr(example, _NAMES_SET)), f"{it}.__dict__", f"{it}.{_EXTRA}"
+            sent, lines = (
+                set(getattr(example, _NAMES_SET)),
+                [f"of_{it} = {it}.__dict__", f"if {it}.{_EXTRA}: return None"],
+            )
             self.differences.append(f"{it} is not None and {it}.{_NAMES_SET} != {self._constant(sent)}")
-        lines = [f"of_{it} = {inside}", f"if len(of_{it}) != {len(values)} or {more}: return None"]
+        lines.append(f"if len(of_{it}) != {len(values)}: return None")
         copied = []
         for name, value in values.items():
             variable = self._by_path[*path, name] = f"{it}_{len(self.variables)}"
@@ -165,9 +168,10 @@ def _is_name(name: object) -> bool:
     return type(name) is str and name.isidentifier() and name.isascii() and len(name) <= _LONGEST_NAME
 
 
-def _may_stand_beside(reasoning: int, prompt: int | None, completion: int | None, total: int | None) -> bool:
-    """Tell whether a provider that may count reasoning beside the completion seems to do so."""
-    return prompt is None or completion is None or reasoning > completion or total == prompt + completion + reasoning
+def _beside(reasoning: str, prompt: str, completion: str, total: str) -> str:
+    """Write whether a provider that may count reasoning beside the completion seems to do so."""
+    is_unknown = f"{prompt} is None or {completion} is None"
+    return f"({is_unknown} or {reasoning} > {completion} or {total} == {prompt} + {completion} + {reasoning})"
 
 
 def _indented(lines: Sequence[str], blanks: int) -> str:

@@ -249,8 +249,12 @@ class Tracker:
         """The embedding methods under way, by span."""
         self._unstarted: dict[str, LlmEvidence] = {}
         """Streams that were handed out and have not yielded anything."""
+        self._note_agent = ledger.shielded(self._take_agent)
+        self._watch = ledger.shielded(self._take_stream)
+        self._end_embeddings = ledger.shielded(self._close_embeddings)
 
-    # --- spans, with the dispatcher's names for what it hands over
+    # --- spans, with the dispatcher's names for what it hands over. There are many spans to a call: what is done for
+    # all of them cannot raise and is not shielded, which would be one more function to call.
 
     def enter_span(
         self, id_: str, *args: Any, instance: object = None, parent_id: str | None = None, **kwargs: Any
@@ -259,26 +263,34 @@ class Tracker:
         self._spans[id_] = (parent_id, instance)
         bound = kwargs.get("bound_args", args[0] if args else None)
         event = getattr(bound, "arguments", {}).get("ev")  # a step of a workflow; those of agents name the agent
-        if event is not None and (agent := _text(part(event, "current_agent_name"))) is not None:
-            self._agents[id_] = agent
+        if event is not None:
+            self._note_agent(id_, event)
 
     def exit_span(self, id_: str, *args: Any, result: object = None, **kwargs: Any) -> None:
         """Forget a span; if it was a call that returned a stream, watch the stream."""
         self._spans.pop(id_, None)
         if self._agents:
             self._agents.pop(id_, None)
-        evidence = self.calls.get(id_)
-        if evidence is not None and isinstance(result, types.GeneratorType | types.AsyncGeneratorType):
-            evidence.call.streamed = True
-            evidence.stream = weakref.ref(result)
-            if (frame := _frame(evidence)) is not None:
-                evidence.frame = frame, frame.f_lasti
-            self._unstarted[id_] = evidence
-            # A stream that is dropped half-read says so with an event; one that nobody ever started says nothing, nor
-            # does a completion stream that ends without a chunk, in an error of LlamaIndex's own (0.14.25).
-            weakref.finalize(result, self._forget_unstarted, id_).atexit = False
+        if id_ in self.calls and isinstance(result, types.GeneratorType | types.AsyncGeneratorType):
+            self._watch(id_, result)
         if id_ in self.embeddings:
-            self._close_embeddings(id_, Outcome.COMPLETED, None)
+            self._end_embeddings(id_, Outcome.COMPLETED, None)
+
+    def _take_agent(self, span_id: str, event: object) -> None:
+        agent = _text(part(event, "current_agent_name"))
+        if agent is not None:
+            self._agents[span_id] = agent
+
+    def _take_stream(self, span_id: str, stream: Any) -> None:
+        evidence = self.calls[span_id]
+        evidence.call.streamed = True
+        evidence.stream = weakref.ref(stream)
+        if (frame := _frame(evidence)) is not None:
+            evidence.frame = frame, frame.f_lasti
+        self._unstarted[span_id] = evidence
+        # A stream that is dropped half-read says so with an event; one that nobody ever started says nothing, nor does
+        # a completion stream that ends without a chunk, in an error of LlamaIndex's own (0.14.25).
+        weakref.finalize(stream, self._forget_unstarted, span_id).atexit = False
 
     def drop_span(self, id_: str, *args: Any, err: BaseException | None = None, **kwargs: Any) -> None:
         """Forget a span that raised; if it was a call, the call failed."""
@@ -521,8 +533,8 @@ def _event_handler(tracker: Tracker, ledger: Ledger) -> BaseEventHandler:
 def _span_handler(tracker: Tracker, ledger: Ledger) -> BaseSpanHandler[Any]:
     class TokenCallbacksSpanHandler(BaseSpanHandler[Any]):
         # The base class would keep every span that was ever open; these take its place.
-        span_enter = staticmethod(ledger.shielded(tracker.enter_span))
-        span_exit = staticmethod(ledger.shielded(tracker.exit_span))
+        span_enter = staticmethod(tracker.enter_span)
+        span_exit = staticmethod(tracker.exit_span)
         span_drop = staticmethod(ledger.shielded(tracker.drop_span))
 
         @classmethod
