@@ -13,7 +13,15 @@ from typing import Any
 import msgspec
 
 from token_callbacks.counting.bands import UNKNOWN, band_of, nearest_factor
-from token_callbacks.counting.models import OPENAI_PREFIXES, UNKNOWN_FAMILY, Family, Figure, bare_name, family_of
+from token_callbacks.counting.models import (
+    OPENAI_PREFIXES,
+    REASONING_CHAT,
+    UNKNOWN_FAMILY,
+    Family,
+    Figure,
+    bare_name,
+    family_of,
+)
 from token_callbacks.counting.pieces import has_forced_cut
 from token_callbacks.counting.prompts import Extras, chat_tokens, parallel_calls_text, schema_of
 from token_callbacks.counting.prompts_cache import COUNTS, Counting
@@ -80,7 +88,7 @@ def count_prompt(
             chat,
             extras,
             name=name,
-            api=api,
+            api=_asked_by(model, family, api),
             chat_rule=family.chat_rule,
             count=functools.partial(COUNTS.count, vocabulary),
         )
@@ -153,9 +161,18 @@ def _iso(day: date | None) -> str | None:
 
 
 def _is_direct(model: str | None) -> bool:
-    """Tell whether OpenAI or Azure is asked themselves: behind OpenRouter, tools of gpt-5 cost 80 tokens less."""
-    prefixes = "" if model is None else model.strip().lower().rpartition("/")[0]
+    """Tell whether OpenAI or Azure is asked themselves."""
+    prefixes = model.strip().lower().rpartition("/")[0] if isinstance(model, str) else ""
     return all(prefix in OPENAI_PREFIXES for prefix in prefixes.split("/") if prefix)
+
+
+def _asked_by(model: str | None, family: Family, api: str) -> str:
+    """Name the API that the model itself is asked by.
+
+    OpenRouter and Vercel turn a chat of a reasoning model into a request of the Responses API: tools cost 82 tokens
+    less, and eight of eight recorded prompts with tools, but without reasoning or parallel calls, are counted so.
+    """
+    return "responses" if family.chat_rule is REASONING_CHAT and not _is_direct(model) else api
 
 
 def _answering(model: str | None) -> str:
