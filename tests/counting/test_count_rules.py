@@ -476,6 +476,25 @@ def test_tools_behind_a_gateway_are_not_exact() -> None:
     assert not count_prompt(model="openrouter/openai/gpt-4o", messages=[HELLO], tools=[TOOL]).exact
 
 
+@pytest.mark.parametrize(
+    ("model", "api", "kind"),
+    [
+        ("gpt-5", "responses", "web_search"),
+        ("gpt-4o", "responses", "mcp"),
+        ("openrouter/openai/gpt-4o-mini", "chat", "openrouter:web_search"),
+        ("grok-4", "responses", "web_search"),
+    ],
+)
+def test_prompt_with_a_tool_of_the_servers_is_a_lower_bound(model: str, api: str, kind: str) -> None:
+    """What such a tool reads, and finds, is in the prompt that is billed and not in the one that was sent."""
+    own, offered = (
+        count_prompt(model=model, messages=[HELLO], tools=tools, api=api) for tools in ([TOOL], [TOOL, {"type": kind}])
+    )
+
+    assert (False, True) == (own.is_lower_bound, offered.is_lower_bound)
+    assert not offered.exact
+
+
 @pytest.mark.parametrize("gateway", ["openrouter", "vercel_ai_gateway"])
 def test_gateway_asks_reasoning_models_by_the_responses_api(gateway: str) -> None:
     """Behind a gateway a chat of a reasoning model is read as the Responses API reads it."""

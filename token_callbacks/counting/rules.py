@@ -95,6 +95,7 @@ def count_prompt(
         is_of_responses = api == "responses" and not (found.is_sure and not found.kinds)
         tokens, kinds = found.tokens, found.kinds | ({"responses"} if is_of_responses else set())
         is_sure, is_lower_bound = found.is_sure and (not kinds or _is_direct(model)), found.is_lower_bound
+    is_lower_bound = is_lower_bound or any(map(_is_run_elsewhere, items_of(tools)))
     is_plain = len(chat) > 0 and is_sure and not any(has_forced_cut(text) for text in _all_texts(chat))
     counted = _counted(tokens, Figure.CHAT_PROMPT, family, vocabulary, is_plain=is_plain, kinds=kinds)
     return msgspec.structs.replace(counted, is_lower_bound=is_lower_bound) if is_lower_bound else counted
@@ -142,7 +143,7 @@ def count_completion(
 
 
 def _is_run_elsewhere(tool: object) -> bool:
-    """Tell whether a tool is the server's own: what the model writes to it is counted, and not to be seen."""
+    """Tell whether a tool is the server's own: what it is told, reads and finds is counted, and not to be seen."""
     return field(tool, "type") not in (None, "function", "custom")
 
 
