@@ -138,6 +138,7 @@ def count_completion(
         is_plain = is_plain and (written <= 1 or not end)  # nothing like it is among the recordings
     is_plain = is_plain and kinds <= rule.sure_of and not (calls and text) and not rule.hides_reasoning
     is_plain = is_plain and rule.days is None and not any(map(_is_run_elsewhere, items_of(tools)))
+    tokens = max(0, tokens)  # Gemini's frame of a call is less than none
     counted = _counted(tokens, Figure.COMPLETION, family, vocabulary, is_plain=is_plain, kinds=kinds)
     return msgspec.structs.replace(counted, is_lower_bound=rule.hides_reasoning)
 
