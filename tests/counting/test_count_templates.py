@@ -60,8 +60,10 @@ def test_call_with_next_to_nothing_in_it_is_no_less_than_none() -> None:
 
 
 def test_end_of_an_answer_counts() -> None:
-    """Mistral counts the token that ends an answer, as other vendors do not."""
-    assert (1, 0) == (answer_rule_of("mistral-large", "chat").end, answer_rule_of("gemini-2.0-flash", "chat").end)
+    """Mistral counts the token that ends an answer, and Gemma's hosts do; other vendors do not."""
+    models = ("mistral-large", "ollama/gemma3:1b", "gemini-2.0-flash")
+
+    assert [1, 1, 0] == [answer_rule_of(model, "chat").end for model in models]
 
 
 def test_empty_answer_has_no_end() -> None:

@@ -290,6 +290,7 @@ ANSWERS = (
         hides_reasoning=True,
     ),
     AnswerRule(globs=("*gemini*",), as_of="2026-07", call=-3),
+    AnswerRule(globs=("*gemma*",), as_of="2026-07", end=1),  # nine of nine
     AnswerRule(globs=("*nova-*",), as_of="2026-07", end=2, call=11),
     # Nobody has their vocabulary in a small package; citations are counted and not to be seen.
     # The factor makes the sum of 29 recorded texts right, also of each that was left out of the fit.
