@@ -12,11 +12,10 @@ from typing import Any
 
 import msgspec
 
-from token_callbacks.counting.bands import UNKNOWN, band_of, nearest_factor
+from token_callbacks.counting.bands import band_of, nearest_factor
 from token_callbacks.counting.models import (
     OPENAI_PREFIXES,
     REASONING_CHAT,
-    UNKNOWN_FAMILY,
     Family,
     Figure,
     bare_name,
@@ -82,6 +81,7 @@ def count_prompt(
     extras = Extras(tools=tools, schema=schema, tool_choice=tool_choice, calls_one=calls_one, day=_iso(at))
     if template is not None:
         tokens, kinds = template.tokens(chat, extras, lambda text: COUNTS.count(vocabulary, text), name=name, api=api)
+        kinds |= {"responses"} if api == "responses" else set()
         is_sure, is_lower_bound = False, HOSTED in kinds
     else:
         found = chat_tokens(
@@ -232,8 +232,7 @@ def _counted(
         return Count(tokens=tokens, exact=True, method=method)
     if not is_registered:
         tokens = round(tokens * nearest_factor(family.vocabulary, vocabulary.name, figure))
-    recorded = UNKNOWN if family is UNKNOWN_FAMILY else family.vocabulary
-    band = None if is_registered else band_of(recorded, vocabulary.name, figure, kinds)
+    band = None if is_registered else band_of(family.banded_as, vocabulary.name, figure, kinds)
     return Count(tokens=tokens, exact=False, method=method, error_band=band)
 
 
