@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import date
 
 import msgspec
+import pytest
 
 from token_callbacks.counting import count_completion, count_prompt
 from token_callbacks.counting.bands import LOOSEST, NEAREST, band_of
@@ -12,6 +13,7 @@ from token_callbacks.counting.models import Figure
 from token_callbacks.counting.prompts_cache import CachedCounts
 
 HELLO = {"role": "user", "content": "hello world"}
+TOOL = {"type": "function", "function": {"name": "bake", "parameters": {"type": "object"}}}
 
 
 class Counting(msgspec.Struct):
@@ -40,20 +42,60 @@ def test_estimate_has_a_band() -> None:
 
 def test_a_model_of_nobody_known_has_not_the_band_of_openais() -> None:
     """Its text is counted by OpenAI's vocabulary, and is further off than OpenAI's."""
-    assert 0.3 == count_completion(model="amazon.nova-pro-v1:0", text="hello world").error_band
-    assert 0.73 == count_prompt(model="grok-4", messages=[HELLO]).error_band
+    assert 0.3 == count_completion(model="my-model", text="hello world").error_band
+    assert 1.0 == count_prompt(model="my-model", messages=[HELLO]).error_band
+
+
+@pytest.mark.parametrize(
+    ("model", "plain", "with_tools"),
+    [
+        ("amazon.nova-pro-v1:0", 0.24, 0.34),
+        ("grok-4", 0.73, 0.73),
+        ("command-r-plus", 0.77, 0.15),
+        ("gemini-2.5-flash", 0.23, 1.05),
+        ("groq/meta-llama/llama-4-scout", 0.33, 0.51),
+        ("groq/openai/gpt-oss-120b", 0.05, 0.58),
+        ("kimi-k2-0905", 0.5, 0.51),
+    ],
+)
+def test_band_of_tools_is_that_of_prompts_with_tools(model: str, plain: float, with_tools: float) -> None:
+    """What was recorded five times or more has the band that nine in ten of it kept to, of whatever size."""
+    counts = [count_prompt(model=model, messages=[HELLO], tools=tools) for tools in ((), [TOOL])]
+
+    assert [plain, with_tools] == [count.error_band for count in counts]
+
+
+def test_cohere_has_not_the_band_of_openais_older_models() -> None:
+    """Both are counted by one vocabulary; documents, which no message shows, are read by Cohere's alone."""
+    bands = [band_of(name, "cl100k_base", Figure.CHAT_PROMPT, frozenset()) for name in ("cohere", "cl100k_base")]
+
+    assert [0.77, 0.24] == bands
+
+
+def test_other_vendors_responses_have_a_band_of_their_own() -> None:
+    """What they add to the Responses API's prompts is not what they add to chats."""
+    counts = [count_prompt(model="deepseek-v3", messages=[HELLO], api=api) for api in ("chat", "responses")]
+
+    assert counts[0].error_band != counts[1].error_band == 0.91
+
+
+def test_kind_recorded_too_seldom_has_the_loosest_band() -> None:
+    """Fewer than five output schemas of Grok's were recorded."""
+    schema = {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
+
+    assert LOOSEST == count_prompt(model="grok-4", messages=[HELLO], response_format=schema).error_band
 
 
 def test_responses_have_a_band_of_their_own() -> None:
     """What the Responses API's server added to gpt-4o's chats once is wider than what a chat is off."""
     count = count_prompt(model="gpt-4o", messages=[HELLO], api="responses", at=date(2025, 3, 3))
 
-    assert 0.8 == count.error_band
+    assert 0.96 == count.error_band
 
 
 def test_widest_band_counts() -> None:
     """Of all that a prompt holds, the least certain decides."""
-    assert band_of("claude", "claude", Figure.CHAT_PROMPT, frozenset({"tools", "odd"})) == LOOSEST
+    assert band_of("tekken", "tekken", Figure.CHAT_PROMPT, frozenset({"tools", "odd"})) == LOOSEST
 
 
 def test_other_vocabulary_widens_the_band() -> None:

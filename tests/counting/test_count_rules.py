@@ -476,6 +476,57 @@ def test_tools_behind_a_gateway_are_not_exact() -> None:
     assert not count_prompt(model="openrouter/openai/gpt-4o", messages=[HELLO], tools=[TOOL]).exact
 
 
+@pytest.mark.parametrize(
+    ("model", "api", "kind"),
+    [
+        ("gpt-5", "responses", "web_search"),
+        ("gpt-4o", "responses", "mcp"),
+        ("openrouter/openai/gpt-4o-mini", "chat", "openrouter:web_search"),
+        ("grok-4", "responses", "web_search"),
+    ],
+)
+def test_prompt_with_a_tool_of_the_servers_is_a_lower_bound(model: str, api: str, kind: str) -> None:
+    """What such a tool reads, and finds, is in the prompt that is billed and not in the one that was sent."""
+    own, offered = (
+        count_prompt(model=model, messages=[HELLO], tools=tools, api=api) for tools in ([TOOL], [TOOL, {"type": kind}])
+    )
+
+    assert (False, True) == (own.is_lower_bound, offered.is_lower_bound)
+    assert not offered.exact
+
+
+@pytest.mark.parametrize("gateway", ["openrouter", "vercel_ai_gateway"])
+def test_gateway_asks_reasoning_models_by_the_responses_api(gateway: str) -> None:
+    """Behind a gateway a chat of a reasoning model is read as the Responses API reads it."""
+    chat = [
+        HELLO,
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": CALL["id"], "content": "nine"},
+    ]
+    asked = count_prompt(model="gpt-5", messages=chat, tools=[TOOL], api="responses")
+
+    count = count_prompt(model=f"{gateway}/openai/gpt-5", messages=chat, tools=[TOOL])
+
+    assert (asked.tokens, False) == (count.tokens, count.exact)
+    assert count.tokens < count_prompt(model="gpt-5", messages=chat, tools=[TOOL]).tokens
+
+
+@pytest.mark.parametrize(("asked_again", "more"), [([], 400 - 134), ([HELLO], 0)])
+def test_reasoning_that_a_gateway_has_sent_back_is_read_again(asked_again: Any, more: int) -> None:
+    """Encrypted reasoning beside an answer counts by its length until the next question, its summary does not."""
+    answer = {"role": "assistant", "content": "hello"}
+    details = [
+        {"type": "reasoning.summary", "summary": "I greet."},
+        {"type": "reasoning.encrypted", "data": REASONING["encrypted_content"]},
+    ]
+    plain = count_prompt(model="openrouter/openai/gpt-5", messages=[HELLO, answer, *asked_again])
+
+    chat = [HELLO, {**answer, "reasoning_details": details}, *asked_again]
+    count = count_prompt(model="openrouter/openai/gpt-5", messages=chat)
+
+    assert plain.tokens + more == count.tokens
+
+
 def test_text_as_output_format_changes_nothing() -> None:
     """The response format "text" is the default of the API."""
     count = count_prompt(model="gpt-4o", messages=[HELLO], response_format={"type": "text"})

@@ -33,9 +33,37 @@ def test_llama_with_a_date_has_a_system_text_of_its_own() -> None:
     assert count_prompt(model="llama-3.3-70b", messages=[system, HELLO]).tokens == alone.tokens
 
 
+@pytest.mark.parametrize(("model", "more"), [("groq/meta-llama/llama-4-scout", 653), ("us.meta.llama4-scout", 0)])
+def test_llama_4_reads_how_to_call_tools(model: str, more: int) -> None:
+    """With the JSON of the tools comes a text of its own, as Groq counts it."""
+    plain, schema, tools = (
+        count_prompt(model=model, messages=[HELLO], **extras).tokens
+        for extras in ({}, {"response_format": {"type": "json_schema", "json_schema": TOOL}}, {"tools": [TOOL]})
+    )
+
+    assert more == tools - schema
+    assert plain < schema
+
+
+def test_reasoning_command_has_a_longer_system_text() -> None:
+    """Command A Reasoning reads 891 tokens more than Command A."""
+    prompts = [count_prompt(model=f"command-a-{name}", messages=[HELLO]).tokens for name in ("03-2025", "reasoning")]
+
+    assert 891 == prompts[1] - prompts[0]
+
+
+def test_call_with_next_to_nothing_in_it_is_no_less_than_none() -> None:
+    """Gemini's frame of a call takes tokens off, but none that are not there."""
+    call = {"function": {"name": "f", "arguments": ""}}
+
+    assert 0 == count_completion(model="gemini-2.0-flash", text="", tool_calls=[call]).tokens
+
+
 def test_end_of_an_answer_counts() -> None:
-    """Mistral counts the token that ends an answer, as other vendors do not."""
-    assert (1, 0) == (answer_rule_of("mistral-large", "chat").end, answer_rule_of("gemini-2.0-flash", "chat").end)
+    """Mistral counts the token that ends an answer, and Gemma's hosts do; other vendors do not."""
+    models = ("mistral-large", "ollama/gemma3:1b", "gemini-2.0-flash")
+
+    assert [1, 1, 0] == [answer_rule_of(model, "chat").end for model in models]
 
 
 def test_empty_answer_has_no_end() -> None:

@@ -27,7 +27,7 @@ NAMES = ("litellm", "llama_index", "tokencost")
 
 
 @click.command()
-@click.option("--bands", "with_bands", is_flag=True, help="Print the bands of the estimates as rows of bands.py.")
+@click.option("--bands", "with_bands", is_flag=True, help="Print the bands of the estimates, and who kept to theirs.")
 @click.option("--alone", is_flag=True, help="Leave the other counters out.")
 @click.option("--least", default=3, show_default=True, help="Leave out groups of fewer cases.")
 @click.option("--misses", help="Print the misses of one group: FIGURE/FAMILY/KIND.")
@@ -38,14 +38,15 @@ def main(with_bands: bool, alone: bool, least: int, misses: str | None) -> None:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     groups: dict[tuple[str, str, str], list[Score]] = defaultdict(list)
-    for score in scores(cases(load_modules()), {} if alone else other_counters()):
+    found = list(scores(cases(load_modules()), {} if alone or with_bands else other_counters()))
+    for score in found:
         groups[score.figure, score.family, score.kind].append(score)
         if score.generation is not None and score.figure == "completion" and score.kind.startswith("text"):
             groups[score.figure, f"{score.family} {score.generation}", score.kind].append(score)
     if misses is not None:
         _print_misses(groups[tuple(misses.split("/", 2))])  # type: ignore[index]
     elif with_bands:
-        _print_bands(groups, least)
+        _print_bands(found, least)
     else:
         click.echo(HEAD + _heads())
         click.echo("|---|---|---|---|---|---|---|---|---|" + "---|" * len(NAMES))
@@ -60,11 +61,22 @@ def _print_misses(group: list[Score]) -> None:
             click.echo(f"{score.id} {score.ours} {score.truth} {'marked exact' if score.is_marked_exact else ''}")
 
 
-def _print_bands(groups: dict[tuple[str, str, str], list[Score]], least: int) -> None:
+def _print_bands(found: list[Score], least: int) -> None:
+    groups: dict[tuple[str, str, str], list[Score]] = defaultdict(list)
+    for score in found:
+        if not score.is_marked_exact and not score.is_lower_bound:
+            groups[score.band_group].append(score)
     for (figure, family, kind), group in sorted(groups.items()):
-        unsure = [score for score in group if not score.is_marked_exact and not score.is_lower_bound]
-        if len(unsure) >= least:
-            click.echo(f"{figure} | {family} | {kind} | {len(unsure)} | {band(unsure)}")
+        if len(group) >= least:
+            click.echo(f"{figure} | {family} | {kind} | {len(group)} | {band(group)} | {_kept(group)}")
+    estimates = [score for group in groups.values() for score in group]
+    seen = [score for score in estimates if score.is_seen_estimate]
+    click.echo(f"all estimates | {len(estimates)} | {_kept(estimates)}")
+    click.echo(f"without reasoning and citations that are not seen | {len(seen)} | {_kept(seen)}")
+
+
+def _kept(group: list[Score]) -> str:
+    return f"{sum(score.is_in_band for score in group) / len(group):.1%} kept to their bands"
 
 
 def _heads() -> str:

@@ -12,6 +12,7 @@ import msgspec
 
 from tests.scoring.cases import Case
 from token_callbacks.counting import Count, count_completion, count_embedding, count_prompt
+from token_callbacks.counting.models import family_of
 from token_callbacks.counting.templates_claude import is_hosted
 
 CALL_ITEMS = ("function_call", "function_call_output")
@@ -19,6 +20,7 @@ PLAIN_PARTS = ("text", "input_text", "output_text", None)
 BEDROCK_PARTS = ("image", "document", "video", "audio")
 """Bedrock's parts have no type: they hold the one of these that they are."""
 PLAIN_ITEMS = (None, "message", "reasoning", *CALL_ITEMS)
+UNSEEN = ("with reasoning", "with citations")
 Counter = Callable[[Case], int | None]
 """Another counter's figure, ``None`` where it has none."""
 
@@ -36,12 +38,28 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     is_marked_exact: bool
     band: float | None
     is_lower_bound: bool
+    banded_as: str
     others: dict[str, int | None]
 
     @property
     def is_exact(self) -> bool:
         """Whether our count is the provider's figure."""
         return self.ours == self.truth
+
+    @property
+    def is_seen_estimate(self) -> bool:
+        """Whether this is an estimate, of no answer with reasoning or citations: those are counted and not seen."""
+        return not self.is_marked_exact and not self.is_lower_bound and self.kind not in UNSEEN
+
+    @property
+    def is_in_band(self) -> bool:
+        """Whether our count is as near to the provider's figure as its band says, relative to that figure."""
+        return self.band is not None and abs(self.ours - self.truth) <= self.band * self.truth
+
+    @property
+    def band_group(self) -> tuple[str, str, str]:
+        """The group whose band is measured: that of the table, but models of no family of its own by vocabulary."""
+        return self.figure, self.family.replace("other", self.banded_as), self.kind
 
 
 def scores(cases: Iterable[Case], others: dict[str, dict[str, Counter]]) -> Iterator[Score]:
@@ -103,6 +121,7 @@ def _score(  # noqa: PLR0917
         is_marked_exact=count.exact,
         band=count.error_band,
         is_lower_bound=count.is_lower_bound,
+        banded_as=family_of(case.model).banded_as,
         others={name: _asked(counter, case) for name, counter in others.items()},
     )
 

@@ -110,3 +110,22 @@ def test_figures_marked_exact_are(groups: Groups, figure: str, least: float) -> 
     marked = [score for score in found if score.is_marked_exact]
 
     assert least <= sum(score.is_exact for score in marked) / len(marked)
+
+
+ENOUGH = 5
+"""So many cases of a kind have a band of their own."""
+
+
+def test_nine_in_ten_estimates_keep_to_their_bands(groups: Groups) -> None:
+    """Of every kind that was recorded often enough, nine in ten estimates are as near as their bands say."""
+    found: Groups = defaultdict(list)
+    for score in (score for group in groups.values() for score in group if score.is_seen_estimate):
+        found[score.band_group].append(score)
+    kept = {
+        group: sum(score.is_in_band for score in banded) / len(banded)
+        for group, banded in found.items()
+        if len(banded) >= ENOUGH
+    }
+
+    assert kept
+    assert {} == {group: share for group, share in kept.items() if share < 0.9}

@@ -35,7 +35,8 @@ class ChatRule(msgspec.Struct, frozen=True, kw_only=True):
 class Family(msgspec.Struct, frozen=True, kw_only=True):
     """The models whose name matches one of the globs, and how they count.
 
-    `registration`: the user's own tokenizer, which takes the place of the vocabulary.
+    `registration`: the user's own tokenizer, which takes the place of the vocabulary. `bands`: whose error bands are
+    theirs where they have others than the vocabulary's own models.
     """
 
     globs: tuple[str, ...]
@@ -44,6 +45,12 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     exact: tuple[Figure, ...] = ()
     chat_rule: ChatRule = ChatRule(message_tokens=3, priming_tokens=3)
     registration: Registration | None = None
+    bands: str | None = None
+
+    @property
+    def banded_as(self) -> str:
+        """The name by which the table of bands knows these models."""
+        return self.bands or self.vocabulary
 
 
 OLDER_CALLS = (
@@ -57,6 +64,10 @@ CLAUDE_2 = ("*claude-2*", "*claude-v2*", "*claude-instant*")
 
 NEWER_CLAUDE = ("*claude-opus-4[-.][789]*", "*claude-opus-[5-9]*", "*claude-sonnet-[5-9]*", "*claude-haiku-[5-9]*")
 """Those whose tokenizer came with Opus 4.7."""
+
+COHERE, NOVA, GROK, UNKNOWN = "cohere", "nova", "grok", "unknown"
+"""Stand for the vocabularies of models that are counted by one of OpenAI's and are further off than OpenAI's own; the
+last is of those of no known family."""
 
 REASONING_CHAT = ChatRule(message_tokens=3, priming_tokens=2)
 
@@ -161,8 +172,10 @@ FAMILIES = (
     Family(globs=NEWER_CLAUDE, vocabulary="claude_opus_4_7", is_vocabulary_known=False),
     Family(globs=("*claude*", "*anthropic*"), vocabulary="claude", is_vocabulary_known=False),
     # Nearer than o200k_base, by recorded completions.
-    Family(globs=("*command-[ra]*", "*cohere*"), vocabulary="cl100k_base", is_vocabulary_known=False),
-    Family(globs=("*",), vocabulary="o200k_base", is_vocabulary_known=False),
+    Family(globs=("*command-[ra]*", "*cohere*"), vocabulary="cl100k_base", is_vocabulary_known=False, bands=COHERE),
+    Family(globs=("*nova-*",), vocabulary="o200k_base", is_vocabulary_known=False, bands=NOVA),
+    Family(globs=("*grok*",), vocabulary="o200k_base", is_vocabulary_known=False, bands=GROK),
+    Family(globs=("*",), vocabulary="o200k_base", is_vocabulary_known=False, bands=UNKNOWN),
 )
 UNKNOWN_FAMILY = FAMILIES[-1]
 

@@ -310,6 +310,7 @@ class _Chat:
         else:
             if role == "user":  # what was thought before it is not read again
                 self._reasoning.clear()
+            self._reasoning += _encrypted_details(message)
             self._take_message(message)
 
     def _note(self, kind: str, *, is_sure: bool | None = None) -> None:
@@ -475,6 +476,12 @@ class _Chat:
             name = _name_of(tools[0])
         if name and self._rule.forced is not None:
             self.tokens += self._count(name) + self._rule.forced
+
+
+def _encrypted_details(message: object) -> list[object]:
+    """Return the reasoning that a gateway has sent back beside an answer, in the shape of OpenAI's items."""
+    datas = (text_of(field(detail, "data")) for detail in items_of(field(message, "reasoning_details")))
+    return [{"encrypted_content": data} for data in datas if data]
 
 
 def parallel_calls_text(calls: Sequence[tuple[str, str]]) -> str:

@@ -152,9 +152,9 @@ TEMPLATES = (
         once=25,
         without_system=5,
     ),
-    ChatTemplate(
-        globs=("*llama-3*", "*llama3*", "*llama-4*", "*llama4*"), as_of="2024-04", source=META, message=5, once=5
-    ),
+    # With tools comes a text of how to call them; behind Bedrock, which names the model llama4, a shorter one.
+    ChatTemplate(globs=("*llama-4*",), as_of="2026-07", source=RECORDED, message=5, once=5, tools=653, call=31),
+    ChatTemplate(globs=("*llama-3*", "*llama3*", "*llama4*"), as_of="2024-04", source=META, message=5, once=5),
     ChatTemplate(
         globs=("*qwen*", "*qwq*"), as_of="2026-11", source="https://qwen.readthedocs.io", message=5, once=3, tools=112
     ),
@@ -178,6 +178,8 @@ TEMPLATES = (
         tools_factor=0.77,
         call=37,
     ),
+    # 891 tokens more than Command A, twice.
+    ChatTemplate(globs=("*command-a-reasoning*",), as_of="2026-07", source=RECORDED, message=0, once=1386, tools=880),
     ChatTemplate(
         globs=("*command-a*", "*command-r7b*"), as_of="2026-07", source=RECORDED, message=0, once=495, tools=880
     ),
@@ -288,6 +290,7 @@ ANSWERS = (
         hides_reasoning=True,
     ),
     AnswerRule(globs=("*gemini*",), as_of="2026-07", call=-3),
+    AnswerRule(globs=("*gemma*",), as_of="2026-07", end=1),  # nine of nine
     AnswerRule(globs=("*nova-*",), as_of="2026-07", end=2, call=11),
     # Nobody has their vocabulary in a small package; citations are counted and not to be seen.
     # The factor makes the sum of 29 recorded texts right, also of each that was left out of the fit.
