@@ -413,6 +413,38 @@ _CALL = OpenCall(
 )
 
 
+def _evidence_of(raw: Any) -> LlmEvidence:
+    response = ChatResponse(message=ChatMessage(role="assistant", content="Hi"), raw=raw)
+    return LlmEvidence(start=None, call=_CALL, last=response)
+
+
+class _Slotted:
+    __slots__ = ("id", "model", "usage")
+
+    def __init__(self, **values: Any) -> None:
+        for name, value in values.items():
+            setattr(self, name, value)
+
+
+class _Computed:
+    """Has its names from properties, as wrappers of other clients' answers do."""
+
+    def __init__(self, **values: Any) -> None:
+        self._values = values
+
+    id = property(lambda self: self._values["id"])
+    model = property(lambda self: self._values["model"])
+    usage = property(lambda self: self._values["usage"])
+
+
+@pytest.mark.parametrize("kind", [dict, SimpleNamespace, _Slotted, _Computed])
+def test_response_is_named_by_an_answer_of_any_class(kind: Callable[..., Any]) -> None:
+    """Its id and its model are read from a mapping, an instance, slots and properties."""
+    raw = kind(id="chatcmpl-3", model="gpt-4o-2024-08-06", usage=None)
+
+    assert ("chatcmpl-3", "gpt-4o-2024-08-06") == _evidence_of(raw).names()
+
+
 @pytest.mark.parametrize(
     ("raw", "is_at_limit"),
     [
@@ -428,9 +460,7 @@ _CALL = OpenCall(
 )
 def test_limit_is_read_from_the_raw_response(raw: Any, is_at_limit: bool) -> None:
     """An answer that was stopped at its limit lacks the tokens that end one; the raw response tells."""
-    response = ChatResponse(message=ChatMessage(role="assistant", content="Hi"), raw=raw)
-    evidence = LlmEvidence(start=None, call=_CALL, last=response)
-    completion = evidence.completion()
+    completion = _evidence_of(raw).completion()
 
     assert completion is not None
     assert is_at_limit is completion.is_at_limit

@@ -146,9 +146,10 @@ class LlmEvidence(msgspec.Struct, eq=False):
         raw = getattr(self.last, "raw", None)
         told = view_of(raw) or {}
         response_id, model = told.get("id"), told.get("model")
-        if response_id is None or model is None:
+        if response_id is None or model is None:  # in slots, of properties, or in an event's answer
             inner = part(raw, "response")
-            response_id, model = response_id or part(inner, "id"), model or part(inner, "model")
+            response_id = response_id or part(raw, "id") or part(inner, "id")
+            model = model or part(raw, "model") or part(inner, "model")
         return (
             response_id if response_id and isinstance(response_id, str) else None,
             model if model and isinstance(model, str) else None,
