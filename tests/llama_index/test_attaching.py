@@ -302,6 +302,44 @@ def test_a_fault_of_ours_is_counted_and_does_not_reach_the_caller(
     assert ["token_callbacks"] == [record.name for record in warnings]
 
 
+class Odd:
+    """An event of a workflow whose attribute is a bug."""
+
+    @property
+    def current_agent_name(self) -> str:
+        """Fail."""
+        raise RuntimeError("broken")
+
+
+@get_dispatcher().span
+def _step(ev: object) -> str:
+    return "done"
+
+
+def test_a_fault_in_a_span_is_counted_and_does_not_reach_the_caller(
+    counter: TokenCounter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody's event that raises when it is asked for its agent costs a count and a warning."""
+    monkeypatch.setattr(process_ledger(), "_warned", set())
+    with counter.run("faulty") as run:
+        answer = _step(ev=Odd())
+
+    assert ("done", 1) == (answer, run.summary.internal_errors)
+    assert "RuntimeError in Tracker._take_agent" in caplog.text
+
+
+def test_a_fault_at_the_start_of_a_call_is_counted_and_does_not_reach_the_caller(
+    server: LoopbackServer, counter: TokenCounter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """LlamaIndex's dispatcher would swallow it, and nobody would know."""
+    monkeypatch.setattr(process_ledger(), "_warned", set())
+    monkeypatch.setattr(process_ledger(), "open_call", lambda *args, **options: 1 / 0)
+    with counter.run("faulty"):
+        _call(server, "OpenAI")
+
+    assert "ZeroDivisionError in Tracker.start_llm" in caplog.text
+
+
 def _call(server: LoopbackServer, integration: str) -> None:
     llm = BUILDERS[integration](server)
     llm.complete("When?")
