@@ -142,6 +142,20 @@ def test_a_part_of_another_class_is_read_the_general_way(no_lanes: None) -> None
 
 
 @pytest.mark.usefixtures("no_lanes")
+@pytest.mark.parametrize("missing", ["__pydantic_fields_set__", "__pydantic_extra__"])
+def test_a_model_that_was_made_without_its_class_is_read_the_general_way(missing: str) -> None:
+    """Pickles and proxies may leave out what pydantic itself always sets; nothing raises."""
+    read_usage(CompletionUsage.model_validate(ORDINARY), Operation.CHAT)
+    bare = CompletionUsage.model_validate(ORDINARY)
+    object.__delattr__(bare, missing)
+    told = _told(read_usage(bare, Operation.CHAT))
+
+    assert told is not None
+    assert (9, 7) == (told[0].prompt_tokens, told[0].completion_tokens)
+    assert isinstance(told[1], dict)
+
+
+@pytest.mark.usefixtures("no_lanes")
 @pytest.mark.parametrize("name", ["completion_tokens", "prompt_tokens"])
 @pytest.mark.parametrize("odd", [{}, None])
 @pytest.mark.parametrize("kind", [dict, _constructed])

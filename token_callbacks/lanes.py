@@ -114,11 +114,10 @@ class _Taken:
         values: Any = names_of(example)
         sent, lines = values, [f"of_{it} = {it}"]
         if type(example) is not dict:
-            sent, lines = (
-                set(getattr(example, _NAMES_SET)),
-                [f"of_{it} = {it}.__dict__", f"if {it}.{_EXTRA}: return None"],
-            )
-            self.differences.append(f"{it} is not None and {it}.{_NAMES_SET} != {self._constant(sent)}")
+            sent = set(getattr(example, _NAMES_SET))
+            lines = [f"of_{it} = {it}.__dict__", f"if {it}.{_EXTRA}: return None"]
+            names_set = f"getattr({it}, {_NAMES_SET!r}, None)"
+            self.differences.append(f"{it} is not None and {names_set} != {self._constant(sent)}")
         lines.append(f"if len(of_{it}) != {len(values)}: return None")
         copied = []
         for name, value in values.items():

@@ -749,7 +749,7 @@ def _opened(payload: object) -> object:
         return payload
     try:
         return cast("object", dump(exclude_unset=True, warnings=False))
-    except (TypeError, ValueError, RecursionError):  # something in it that pydantic cannot write
+    except (AttributeError, TypeError, ValueError, RecursionError):  # something that pydantic cannot write
         return payload
 
 
