@@ -88,12 +88,13 @@ class _Participant:
     """A counter, as it were."""
 
     request_stream_usage = True
+    frameworks = ("litellm",)
 
     def __init__(self) -> None:
         self.received: list[Draft] = []
         self.internal_errors = 0
 
-    def seat(self, framework: str) -> Seat:
+    def seat(self) -> Seat:
         return _Seat(self)
 
     def seat_in(self, run_id: str) -> Seat | None:

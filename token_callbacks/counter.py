@@ -310,9 +310,16 @@ class TokenCounter:
 
     # What the ledger needs of a counter (ledger.Participant).
 
-    def seat(self, framework: str) -> Scope | None:
+    def seat(self) -> Scope:
         """Settle the run and step that a call opening now belongs to."""
-        return self._current_scope() if framework in self.frameworks else None
+        scope = current_scope()
+        while scope is not None:
+            if scope.run.owner is self:  # also when the run has ended: what it started may go on calling
+                return scope
+            scope = scope.outer
+        return self._outermost or self._default_scope()
+
+    _current_scope = seat  # by a name that a counter of another kind of seats does not take for its own
 
     def seat_in(self, run_id: str) -> Scope | None:
         """Find the scope of an open run by its id."""
@@ -552,14 +559,6 @@ class TokenCounter:
         """Note that a forked child may take part in the runs that are open."""
         for run in list(self._open_runs):
             run.is_shared = True
-
-    def _current_scope(self) -> Scope:
-        scope = current_scope()
-        while scope is not None:
-            if scope.run.owner is self:  # also when the run has ended: what it started may go on calling
-                return scope
-            scope = scope.outer
-        return self._outermost or self._default_scope()
 
     def _default_scope(self) -> Scope:
         with self._ledger.lock:

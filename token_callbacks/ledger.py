@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -62,8 +62,12 @@ class Participant(Protocol):
     request_stream_usage: bool
     """Whether servers may be asked to tell the usage of a stream."""
 
-    def seat(self, framework: str) -> Seat | None:
-        """Settle the run that a call opening now belongs to; ``None`` where calls of this framework are not wanted."""
+    @property
+    def frameworks(self) -> Collection[str]:
+        """Those whose calls are wanted."""
+
+    def seat(self) -> Seat:
+        """Settle the run that a call opening now belongs to."""
 
     def seat_in(self, run_id: str) -> Seat | None:
         """Find the seat of an open run, for a caller who names it; ``None`` where it is not this counter's."""
@@ -272,7 +276,8 @@ class Ledger:
         seats: list[Seat] = []
         for participant in self._participants:
             seat = None if outer is None else _seat_of(participant, outer)
-            seat = seat or participant.seat(framework)
+            if seat is None and framework in participant.frameworks:
+                seat = participant.seat()
             if seat is not None:
                 seats.append(seat)
         return Origin(seats, outer)

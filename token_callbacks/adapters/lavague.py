@@ -314,10 +314,10 @@ class TokenCounter(counters.TokenCounter):
 
     # The ledger's and our own side.
 
-    def seat(self, framework: str) -> Scope | None:
+    def seat(self) -> Scope:
         """Settle the run, the step and the part of the agent that a call opening now belongs to."""
-        scope, place = super().seat(framework), _place.get()
-        return scope if scope is None or place is None else _Seat(scope, place)
+        scope, place = super().seat(), _place.get()
+        return scope if place is None else _Seat(scope, place)
 
     def take(self, draft: Draft, scope: Scope) -> None:
         """Make a record of a call, and add it to what its part of the agent has spent."""
