@@ -13,7 +13,7 @@ from openai.types.completion_usage import CompletionTokensDetails, PromptTokensD
 from openai.types.create_embedding_response import Usage as EmbeddingUsage
 
 from token_callbacks import usage as room
-from token_callbacks.records import Operation, Usage
+from token_callbacks.records import LARGEST_CONTEXT, Operation, Usage
 from token_callbacks.usage import Reading, as_plain, read_answer, read_usage
 
 
@@ -23,7 +23,7 @@ class _Count(enum.IntEnum):
 
 PROMPT_PARTS = tuple(PromptTokensDetails.model_fields)
 COMPLETION_PARTS = tuple(CompletionTokensDetails.model_fields)
-COUNTS = st.integers(0, 9) | st.just(2**53)
+COUNTS = st.integers(0, 9) | st.sampled_from([LARGEST_CONTEXT, LARGEST_CONTEXT + 1, 2**53])
 ODD = st.sampled_from([None, -1, 2**53 + 1, True, 3.0, 2.5, "3", "two words", "\ud800", [], {}, {"n": 1}, _Count.FIVE])
 VALUES = st.one_of(COUNTS, COUNTS, ODD)
 MORE = st.dictionaries(
@@ -64,6 +64,7 @@ def _generally(payload: object, operation: Operation) -> tuple[Usage, dict[str, 
 
 
 def _told(reading: Reading | None) -> tuple[Usage, dict[str, Any]] | None:
+    assert reading is None or not (reading.is_counts and reading.doubts), "nobody asks such a reading for its doubts"
     return None if reading is None else (reading.usage, reading.payload)
 
 
@@ -99,6 +100,14 @@ def test_what_is_like_the_first_goes_by_its_lane(kind: Any, no_lanes: None) -> N
         Usage(prompt_tokens=13, completion_tokens=11, cache_read_tokens=0, audio_prompt_tokens=5),
         LIKE_IT,
     ) == _told(readings[2])
+
+
+def test_doubtful_figures_take_nobody_elses_lane(no_lanes: None) -> None:
+    """They are read the general way, and what is like them but for the doubts has its lane afterwards."""
+    doubtful = ORDINARY | {"prompt_tokens_details": {"cached_tokens": 10, "audio_tokens": 0}}
+    readings = [read_usage(payload, Operation.CHAT) for payload in (*[doubtful] * 4, ORDINARY, doubtful, ORDINARY)]
+
+    assert [False] * 6 + [True] == [reading is not None and reading.is_counts for reading in readings]
 
 
 def test_an_embedding_has_a_lane_of_its_own(no_lanes: None) -> None:

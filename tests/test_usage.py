@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from token_callbacks.dialects import DIALECTS, PLACES
-from token_callbacks.records import Doubt, Operation, Usage
+from token_callbacks.records import LARGEST_CONTEXT, Doubt, Operation, Usage
 from token_callbacks.usage import (
-    LARGEST_CONTEXT,
     Reading,
     UsageReader,
     as_plain,
@@ -814,7 +813,7 @@ def test_both_objects_of_one_answer_are_kept_and_the_better_one_wins() -> None:
 def test_the_first_answer_with_figures_wins_over_zeros() -> None:
     """A synthetic 0/0 in one answer does not hide the provider's figures in another."""
     zeros = {"usage": {"prompt_tokens": 0, "completion_tokens": 0}}
-    reading = read_first(zeros, lambda: [{}, {"usage": {"input_tokens": 3, "output_tokens": 4}}], Operation.CHAT)
+    reading = read_first([zeros, {}, {"usage": {"input_tokens": 3, "output_tokens": 4}}], Operation.CHAT)
 
     assert reading is not None
     assert Usage(prompt_tokens=3, completion_tokens=4) == reading.usage
@@ -822,7 +821,7 @@ def test_the_first_answer_with_figures_wins_over_zeros() -> None:
 
 def test_zeros_are_better_than_nothing() -> None:
     """Where all that was told is 0/0, that is what was told."""
-    reading = read_first({}, lambda: [{"usage": {"prompt_tokens": 0, "completion_tokens": 0}}], Operation.CHAT)
+    reading = read_first([{"usage": {"prompt_tokens": 0, "completion_tokens": 0}}], Operation.CHAT)
 
     assert reading is not None
     assert Usage(prompt_tokens=0, completion_tokens=0) == reading.usage

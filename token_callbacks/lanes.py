@@ -14,10 +14,7 @@ from typing import Any
 
 import msgspec
 
-from token_callbacks.records import Usage
-
-LARGEST = 2**53
-"""The largest integer that every JSON reader keeps exact."""
+from token_callbacks.records import LARGEST, LARGEST_CONTEXT, Usage
 
 Places = Mapping[str, Sequence[str]]
 """The figures, among them ``total_tokens``, and the names that lead to each."""
@@ -36,7 +33,7 @@ class Lane(msgspec.Struct, frozen=True):
     """How the usage objects of one class, or with the same keys, are read and copied."""
 
     read: Callable[[Any], tuple[Usage, Parts] | None]
-    """Read an object's usage and take it apart; ``None`` where it does not fit, or does not tell what most do."""
+    """Read an object's usage and take it apart; ``None`` where it does not fit, tells too little, or is doubtful."""
     plain: Callable[[Parts], dict[str, Any] | None]
     """Make plain JSON values of what was sent; ``None`` where other fields of a model were set than of the first."""
 
@@ -55,6 +52,7 @@ def lane_for(example: object, places: Places, *, reasoning_is_in: bool) -> Lane 
     if reasoning is not None and not reasoning_is_in:
         beside = [figures.get(name, "None") for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
         tests.append(f"{reasoning} and {_beside(reasoning, *beside)}")
+    tests += _doubts(figures)
     usage = ", ".join(f"{figure}={figures[figure]}" for figure in Usage.__struct_fields__ if figure in figures)
     everything = ", ".join(taken.variables)
     source = f"""
@@ -171,6 +169,15 @@ def _beside(reasoning: str, prompt: str, completion: str, total: str) -> str:
     """Write whether a provider that may count reasoning beside the completion seems to do so."""
     is_unknown = f"{prompt} is None or {completion} is None"
     return f"({is_unknown} or {reasoning} > {completion} or {total} == {prompt} + {completion} + {reasoning})"
+
+
+def _doubts(figures: Mapping[str, str]) -> list[str]:
+    """Write what speaks against the figures, as ``Reading.doubts`` has it; those of the wholes are no ``None`` here."""
+    tests = [f"{figures[whole]} > {LARGEST_CONTEXT}" for whole in _WHOLES if whole in figures]
+    for part, whole in (("cache_read_tokens", "prompt_tokens"), ("reasoning_tokens", "completion_tokens")):
+        if part in figures and whole in figures:
+            tests.append(f"({figures[part]} or 0) > {figures[whole]}")
+    return tests
 
 
 def _indented(lines: Sequence[str], blanks: int) -> str:

@@ -436,7 +436,7 @@ class Ledger:
             ended_at=ended_at,
             figures=figures,
             names=names,
-            doubts=[] if figures.reading is None else figures.reading.doubts,
+            doubts=[] if figures.reading is None or figures.reading.is_counts else figures.reading.doubts,
         )
         with self.lock:
             for receiver in receivers:

@@ -19,10 +19,16 @@ SCHEMA_VERSION = "1.0"
 Tokens = Annotated[int, msgspec.Meta(ge=0)]
 """A number of tokens."""
 
-_LARGEST = 2**63 - 1
+_LARGEST_KEPT = 2**63 - 1
 
-CallTokens = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
+CallTokens = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST_KEPT)]
 """A number of tokens of one call: one that a column of 64 bits holds, so that every table can have it."""
+
+LARGEST = 2**53
+"""The largest integer that every JSON reader keeps exact: what is larger is taken for no number of tokens."""
+
+LARGEST_CONTEXT = 10_000_000
+"""Tokens: the longest context window there is, https://www.llama.com/models/llama-4/ (2026-11)."""
 
 Amount = Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)?$")]
 """An amount of money: a decimal number in a string."""
@@ -184,7 +190,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     response_id: str | None
     """The provider's; may repeat, some servers send a constant."""
     streamed: bool
-    attempt: Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
+    attempt: Annotated[int, msgspec.Meta(ge=1, le=_LARGEST_KEPT)]
     outcome: Outcome
     cached: bool
     """Answered from the framework's own cache: nothing was billed, the usage is that of the original answer."""

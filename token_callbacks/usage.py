@@ -12,18 +12,15 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, cast
 
 import msgspec
 
 from token_callbacks.charges import MONEY_NAMES
 from token_callbacks.dialects import DIALECTS, PLACES, Dialect
-from token_callbacks.lanes import LARGEST, Lane, Parts, Places, lane_for, names_of
-from token_callbacks.records import Doubt, Operation, Usage
-
-LARGEST_CONTEXT = 10_000_000
-"""Tokens: the longest context window there is, https://www.llama.com/models/llama-4/ (2026-11)."""
+from token_callbacks.lanes import Lane, Parts, Places, lane_for, names_of
+from token_callbacks.records import LARGEST, LARGEST_CONTEXT, Doubt, Operation, Usage
 
 View = Mapping[Any, Any]
 """A payload as keys and values."""
@@ -41,7 +38,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     unreadable: bool = False
     """Some of the answer could not be read."""
     is_counts: bool = False
-    """It is certain that there is nothing but counts in the payload."""
+    """It is certain that there is nothing but counts in the payload, and that nothing speaks against them."""
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -129,16 +126,16 @@ def read_stream(events: Iterable[object], operation: Operation) -> Reading | Non
     return reader.reading()
 
 
-def read_first(answer: object, others: Callable[[], Iterable[object]], operation: Operation) -> Reading | None:
+def read_first(answers: Iterable[object], operation: Operation, first: Reading | None = None) -> Reading | None:
     """Read the first answer that tells a figure other than zero, else the first that tells any.
 
-    ``others`` are asked for only where ``answer``, which nearly always tells it all, does not.
+    ``first``: what was read of an answer that goes before them.
     """
-    fallback = read_answer(answer, operation)
-    if fallback is not None and (fallback.is_counts or not _is_all_zero(fallback.usage)):  # no lane reads zeros
-        return fallback
-    for other in others():
-        reading = read_answer(other, operation)
+    if first is not None and not _is_all_zero(first.usage):
+        return first
+    fallback = first
+    for answer in answers:
+        reading = read_answer(answer, operation)
         if reading is not None and not _is_all_zero(reading.usage):
             return reading
         fallback = fallback or reading
@@ -505,11 +502,12 @@ def _read_one(payload: object, operation: Operation, *, is_all: bool = False) ->
     if figures is None:
         return None
     usage, plan = figures
-    if is_whole(usage, operation) and not plan.fills_in:
+    reading = Reading(usage=usage, found=(Found(payload, True),))
+    if not is_whole(usage, operation) or plan.fills_in:
+        return None if is_all else reading
+    if not reading.doubts:
         _lay_lane(payload, usage, plan, operation)
-    elif is_all:
-        return None
-    return Reading(usage=usage, found=(Found(payload, True),))
+    return reading
 
 
 def _figures(payload: object, operation: Operation) -> tuple[Usage, _Plan] | None:

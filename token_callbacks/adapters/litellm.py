@@ -24,7 +24,7 @@ import functools
 import json
 import sys
 import weakref
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, TypeGuard
 
 import litellm
@@ -116,7 +116,12 @@ class LiteLLMEvidence:
         """Read what the wire carried; a stream that was not probed is read as LiteLLM tells it."""
         if self.is_probed:
             return read_stream(self.chunks, operation)
-        return read_first(self.response, lambda: (_from_json(self.raw),), operation)
+        return read_first(self._answers(), operation)
+
+    def _answers(self) -> Iterator[Any]:
+        """Go through what may tell it: LiteLLM's response, which may leave out what the provider's answer tells."""
+        yield self.response
+        yield _from_json(self.raw)
 
     def rules_out_usage(self) -> bool:
         """Tell whether the stream's chunks were seen and carried none: what others show is then LiteLLM's guess."""

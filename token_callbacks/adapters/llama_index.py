@@ -47,7 +47,7 @@ from token_callbacks.evidence import NO_NAMES, Completion, Names, Prompt, is_at_
 from token_callbacks.ledger import Draft, Ledger, OpenCall, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
-from token_callbacks.usage import Reading, part, read_first, token_count, view_of
+from token_callbacks.usage import Reading, part, read_answer, read_first, token_count, view_of
 
 _log = logging.getLogger("token_callbacks")
 
@@ -89,10 +89,13 @@ class LlmEvidence(msgspec.Struct, eq=False):
 
     def reading(self, operation: Operation) -> Reading | None:
         """Read the usage that the last response, or the one before it, carries in any of the known places."""
-        return read_first(getattr(self.last, "raw", None), self._elsewhere, operation)
+        reading = read_answer(getattr(self.last, "raw", None), operation)  # where it nearly always is, and all of it
+        if reading is not None and reading.is_counts:
+            return reading
+        return read_first(self._elsewhere(), operation, reading)
 
     def _elsewhere(self) -> Iterator[Any]:
-        """Go through where the usage may be if it is not in the last response's ``raw``, where it nearly always is."""
+        """Go through where else the usage may be."""
         for holders, response in ((_HOLDERS[1:], self.last), (_HOLDERS, self.previous)):
             if response is not None:
                 for holder in holders:

@@ -10,7 +10,7 @@ from typing import SupportsIndex
 
 from token_callbacks.counting.tallies import in_whole_characters, is_panic
 from token_callbacks.errors import InvalidArgument
-from token_callbacks.lanes import LARGEST
+from token_callbacks.records import LARGEST
 
 logger = logging.getLogger(__name__)
 
