@@ -141,5 +141,20 @@ def test_totals_of_two_processes_keep_the_error_of_both(drawn: CallRecord) -> No
     assert 6 == Totals([record]).merged(Totals([record])).provenance.error_tokens
 
 
+@given(st.lists(records(), max_size=80), st.sets(st.integers(0, 80)))
+def test_totals_may_be_read_at_any_moment(drawn: list[CallRecord], moments: set[int]) -> None:
+    """Calls that wait to be added are in whatever is told, and in what is told next, once."""
+    read, unread = Totals(), Totals()
+    for number, record in enumerate(drawn, 1):
+        read.add(record)
+        unread.add(record)
+        if number in moments:
+            assert _shown(Totals(drawn[:number])) == _shown(read)
+            assert not read.is_empty
+
+    assert _shown(read) == _shown(unread) == _shown(Totals(drawn).merged(Totals()))
+    assert bool(drawn) is not unread.is_empty
+
+
 def _shown(totals: Totals) -> list[object]:
     return [totals.four, totals.calls, totals.token_details, totals.provenance, totals.by_model, totals.by_step]

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -106,38 +106,14 @@ _EMBEDDING, _NOT_STARTED = Operation.EMBEDDING, Outcome.NOT_STARTED
 _FREE, _TOKENS = Basis.FREE, Basis.TOKENS
 
 
-class Called(Protocol):
-    """What is settled when a call starts, and is the same in its record."""
-
-    @property
-    def operation(self) -> Operation:
-        """What is done."""
-
-    @property
-    def provider(self) -> str | None:
-        """Who is asked."""
-
-    @property
-    def model(self) -> str | None:
-        """What is asked."""
-
-    @property
-    def agent(self) -> str | None:
-        """Who asks."""
-
-    @property
-    def attempt(self) -> int:
-        """How often it has been tried, with this time."""
-
-    @property
-    def started_at(self) -> datetime:
-        """When it started."""
+Asked = tuple[Operation, str | None, str | None, datetime]
+"""What was asked for, of whom (the provider), of which model, and when."""
 
 
 def charge_of(record: CallRecord) -> Charge:
     """Tell the charge of a record."""
     key, _ = key_of(
-        record,
+        (record.operation, record.provider, record.model, record.started_at),
         msgspec.structs.astuple(record.usage),
         outcome=record.outcome,
         is_cached=record.cached,
@@ -153,7 +129,7 @@ def charge_from(key: Key) -> Charge:
 
 
 def key_of(
-    call: Called,
+    asked: Asked,
     figures: Sequence[Any],
     *,
     outcome: Outcome,
@@ -165,7 +141,7 @@ def key_of(
 
     ``figures``: its usage as a tuple; ``told``: the provider's usage object, ``None`` also where only counts are in it.
     """
-    operation, provider, model, started_at = call.operation, call.provider, call.model, call.started_at
+    operation, provider, model, started_at = asked
     if started_at.tzinfo is not UTC:
         started_at = started_at.astimezone(UTC)
     basis = _basis(figures, operation, outcome, is_cached)

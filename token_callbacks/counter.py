@@ -461,7 +461,7 @@ class TokenCounter:
 
     def _load_book(self, run: Run) -> None:
         """Import what knows the prices before the lock is taken, for others wait for that one."""
-        if run.totals.charges:
+        if not run.totals.is_empty:
             self.load_prices()
 
     def load_prices(self) -> None:
