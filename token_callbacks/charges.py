@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from token_callbacks.records import CallRecord, Operation, Outcome, Usage
+from token_callbacks.records import CallRecord, Operation, Outcome, Usage, in_zone
 
 BAND_STARTS = (32_001, 100_001, 128_000, 128_001, 200_000, 200_001, 252_001, 256_001, 272_001, 512_001, 524_289)
 """The sizes of a prompt, in tokens, from which on some known price differs; a test holds them to the sources."""
@@ -143,7 +143,7 @@ def key_of(
     """
     operation, provider, model, started_at = asked
     if started_at.tzinfo is not UTC:
-        started_at = started_at.astimezone(UTC)
+        started_at = in_zone(started_at)
     basis = _basis(figures, operation, outcome, is_cached)
     band, tier, amount, currency = 0, None, None, None
     if (prompt := figures[1]) is not None and prompt >= BAND_STARTS[0] and operation is not _EMBEDDING:

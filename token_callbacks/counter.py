@@ -714,6 +714,9 @@ def _recover(files: JsonFiles, pricing: Callable[[Totals], Cost | None]) -> None
     except OSError as error:
         _log.warning("what an earlier process left open in the log folder cannot be summed up: %s", error)
         return
+    except Exception as error:  # noqa: BLE001 - what others left in the folder must keep nobody from counting
+        _log.warning("what an earlier process left open in the log folder raised %s", type(error).__name__)
+        return
     if done.summaries:
         _log.info("summed up %d runs whose process had died", len(done.summaries))
     if done.left:

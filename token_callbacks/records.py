@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from datetime import date, datetime
-from typing import Annotated, Any
+from datetime import UTC, date, datetime, tzinfo
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -30,11 +30,25 @@ LARGEST = 2**53
 LARGEST_CONTEXT = 10_000_000
 """Tokens: the longest context window there is, https://www.llama.com/models/llama-4/ (2026-11)."""
 
+Moment = Annotated[datetime, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+"""A moment, which we write in UTC; in files of others it may have another zone, or none: see ``read_record``."""
+
 Amount = Annotated[str, msgspec.Meta(pattern=r"^\d+(\.\d+)?$")]
 """An amount of money: a decimal number in a string."""
 
 Band = Annotated[float, msgspec.Meta(ge=0)]
 """A relative error."""
+
+
+def in_zone(moment: datetime, zone: tzinfo = UTC) -> datetime:
+    """Tell a moment in a zone; as it is, where that would lie before the first or after the last day there is.
+
+    A moment without a zone is one in UTC.
+    """
+    try:
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).astimezone(zone)
+    except OverflowError:
+        return moment.replace(tzinfo=zone)
 
 
 class _Word(enum.StrEnum):
@@ -196,8 +210,8 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Answered from the framework's own cache: nothing was billed, the usage is that of the original answer."""
     error: str | None
     """The class of the exception; its text may hold anything and is not kept."""
-    started_at: datetime
-    ended_at: datetime
+    started_at: Moment
+    ended_at: Moment
     time_to_first_token_seconds: float | None
     usage: Usage
     provenance: Sources
@@ -308,7 +322,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """Who told the prices, with the version; several with a comma. ``reported``: the provider told the cost."""
     unpriced_calls: Tokens
     """Calls that are not in the amount: their model's price is not known, or a figure of theirs is missing."""
-    priced_at: datetime
+    priced_at: Moment
     """When this was worked out."""
     prices_from: date | None = None
     """The latest day from which on a price that was applied holds; ``None``: no source tells."""
@@ -365,8 +379,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     tags: dict[str, str]
     outcome: RunOutcome
-    started_at: datetime
-    ended_at: datetime | None
+    started_at: Moment
+    ended_at: Moment | None
     duration_seconds: float
     calls: Calls
     token_details: TokenDetails
@@ -396,6 +410,40 @@ class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
     parent_run_id: str | None
     name: str
     tags: dict[str, str]
-    started_at: datetime
+    started_at: Moment
     is_joined: bool = False
     """Whether another process opened the run and this one only takes part."""
+
+
+_Dated = TypeVar("_Dated", CallRecord, RunSummary, OpenRun)
+
+_record = msgspec.json.Decoder(CallRecord)
+_summary = msgspec.json.Decoder(RunSummary)
+_open_run = msgspec.json.Decoder(OpenRun)
+
+
+def read_record(line: bytes) -> CallRecord:
+    """Read a line of ``calls-*.jsonl``, with its moments in UTC; one without a zone, which is none of ours, is so.
+
+    Raises ``msgspec.DecodeError``, ``UnicodeDecodeError`` or ``RecursionError`` for what is no such line.
+    """
+    return _in_utc(_record.decode(line))
+
+
+def read_summary(content: bytes) -> RunSummary:
+    """Read a file of ``runs/`` in the same way; raises the same."""
+    return _in_utc(_summary.decode(content))
+
+
+def read_open_run(content: bytes) -> OpenRun:
+    """Read a file of ``open/`` in the same way; raises the same."""
+    return _in_utc(_open_run.decode(content))
+
+
+def _in_utc(dated: _Dated) -> _Dated:
+    odd = {
+        name: in_zone(moment)
+        for name in ("started_at", "ended_at")
+        if (moment := getattr(dated, name, None)) is not None and moment.tzinfo is not UTC
+    }
+    return msgspec.structs.replace(dated, **odd) if odd else dated

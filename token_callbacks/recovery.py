@@ -8,12 +8,12 @@ and only one process does it at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from token_callbacks.records import CallRecord, Cost, OpenRun, RunOutcome, RunSummary
+from token_callbacks.records import Cost, OpenRun, RunOutcome, RunSummary, read_open_run, read_record, read_summary
 from token_callbacks.sinks.json_files import JsonFiles
 from token_callbacks.sinks.log_folder import OPEN, RUNS, LogFolder, Marker, is_run_id, new_writer
 from token_callbacks.summaries import summed_up
@@ -27,10 +27,6 @@ NAME_UNKNOWN = "unknown"
 
 Pricing = Callable[[Totals], Cost | None]
 """Tells what the calls in some totals cost; raises nothing."""
-
-_record = msgspec.json.Decoder(CallRecord)
-_summary = msgspec.json.Decoder(RunSummary)
-_open_run = msgspec.json.Decoder(OpenRun)
 
 
 def not_priced(totals: Totals) -> None:
@@ -97,7 +93,7 @@ class Fold:
 
     def _add_line(self, line: bytes) -> None:
         try:
-            record = _record.decode(line)
+            record = read_record(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.unreadable_lines += 1
             return
@@ -175,7 +171,7 @@ class _Scene:
         for marker in group:
             content = self.folder.read(OPEN, marker.name)
             try:
-                told.append(_open_run.decode(content or b""))
+                told.append(read_open_run(content or b""))
             except (msgspec.DecodeError, RecursionError):
                 continue
         return min(told, key=lambda run: run.is_joined, default=None)
@@ -183,7 +179,7 @@ class _Scene:
     def summary(self, run_id: str) -> RunSummary | None:
         """Read the summary of a run."""
         try:
-            return _summary.decode(self.folder.read(RUNS, f"{run_id}.json") or b"")
+            return read_summary(self.folder.read(RUNS, f"{run_id}.json") or b"")
         except (msgspec.DecodeError, RecursionError):
             return None
 
@@ -368,13 +364,20 @@ def _write(scene: _Scene, run_id: str, facts: OpenRun | None, folded: Folded, pr
     return summary
 
 
+def _moment_of(run_id: str) -> datetime:
+    try:
+        return datetime.fromisoformat(f"{run_id[:15]}+00:00")
+    except ValueError:  # an id that is shaped as ours are and names a day that there is not
+        return datetime.fromtimestamp(0, UTC)
+
+
 def _summed_up(scene: _Scene, run_id: str, facts: OpenRun | None, folded: Folded, pricing: Pricing) -> RunSummary:
     before = scene.summary(run_id)
     told = before or facts
     name, tags, parent = ("", {}, None) if told is None else (told.name, told.tags, told.parent_run_id)
     started_at = folded.started_at if told is None else told.started_at
     if started_at is None:
-        started_at = datetime.fromisoformat(f"{run_id[:15]}+00:00")
+        started_at = _moment_of(run_id)
     ended_before = None if before is None else before.ended_at
     ended_at = max(moment for moment in (started_at, folded.ended_at, ended_before) if moment is not None)
     return summed_up(

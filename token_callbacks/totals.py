@@ -17,6 +17,7 @@ import msgspec
 
 from token_callbacks.charges import EXACT, Asked, Charge, Charged, Key, charge_from, key_of
 from token_callbacks.records import (
+    LARGEST,
     CallRecord,
     Calls,
     FourTotals,
@@ -316,7 +317,7 @@ class Totals:
             if source is not Provenance.MISSING
         }
         missing = MissingShare(calls=calls[Provenance.MISSING])
-        return ProvenanceShares(missing=missing, error_tokens=math.ceil(round(error_tokens, 6)), **shares)
+        return ProvenanceShares(missing=missing, error_tokens=math.ceil(min(round(error_tokens, 6), LARGEST)), **shares)
 
     @property
     def lower_bound(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -162,6 +163,29 @@ def test_a_torn_line_is_passed_over(start: Start, log_dir: Path) -> None:
     done = recover(log_dir)
 
     assert (1, [21]) == (done.unreadable_lines, [it.total_llm_tokens for it in done.summaries])
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "2026-11-21T12:00:00"])
+def test_any_moment_that_a_line_tells_is_summed_up(start: Start, log_dir: Path, moment: str) -> None:
+    """Also one that Python cannot tell in UTC, and one without a zone, which no line of ours has."""
+    start("bare_load", log_dir, 3).communicate()
+    [path] = log_dir.glob("calls-*.jsonl")
+    first, *others = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([json.dumps(json.loads(first) | {"started_at": moment}) + "\n", *others]))
+    TokenCounter(log_dir=log_dir).close()
+
+    assert [21] == [it.total_llm_tokens for it in summaries(log_dir).values()]
+
+
+def test_what_cannot_be_recovered_keeps_nobody_from_counting(
+    start: Start, log_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault of ours in there is logged; the counter is made, and counts."""
+    start("bare_load", log_dir, 3).communicate()
+    monkeypatch.setattr("token_callbacks.recovery.recover", lambda *_args, **_options: 1 / 0)
+    TokenCounter(log_dir=log_dir).close()
+
+    assert "raised ZeroDivisionError" in caplog.text
 
 
 def test_lines_that_nobody_marked_are_summed_up_on_demand(start: Start, log_dir: Path) -> None:

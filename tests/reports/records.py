@@ -151,6 +151,8 @@ ODD = [
     _changed({"started_at": "2026-11-21T12:00:00+02:00"}),
     _changed({"started_at": "2026-11-21T12:00:00"}),
     _changed({"started_at": "1969-12-31T23:59:59.5Z"}),
+    _changed({"started_at": "0001-01-01T00:00:00+05:00", "ended_at": "0001-01-01T00:00:00"}),
+    _changed({"started_at": "9999-12-31T23:59:59-05:00"}),
     _changed({"usage": {"prompt_tokens": 2**63 - 1}}),
     _changed({"usage": {"prompt_tokens": None}}),
     b"  " + WHOLE + b"  \r",

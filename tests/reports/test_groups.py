@@ -22,6 +22,7 @@ from token_callbacks.errors import InvalidArgument, TokenCallbacksError
 from token_callbacks.prices import PriceBook, cost_of
 from token_callbacks.records import CallRecord, Operation, Outcome, PriceSource, Provenance, Usage
 from token_callbacks.reports import duck
+from token_callbacks.reports.columns import pa, pq, table
 from token_callbacks.reports.groups import GROUPINGS, Aggregate, Filter, aggregated
 from token_callbacks.reports.logs import CallsFile
 from token_callbacks.reports.parts import Plan
@@ -195,6 +196,29 @@ def test_duckdb_itself_reads_all_but_the_files_with_a_doubtful_line(tmp_path: Pa
     assert [str(mixed)] == [file.path for file in left]
     assert [(1, 3)] == [(part.calls, part.figures[1]) for part in parts]
     assert good != mixed
+
+
+@pytest.mark.parametrize(
+    ("moments", "zone", "days"),
+    [
+        ([None, 0], "UTC", ["1970-01-01"]),
+        ([2**63 - 1, 0], "UTC", ["1970-01-01"]),
+        ([-62_135_596_800_000_001, -62_135_596_800_000_000], "UTC", ["0001-01-01"]),
+        ([253_402_300_800_000_000, 253_402_300_799_999_999], "UTC", ["9999-12-31"]),
+        ([0, 82_800_000_000], "Europe/Berlin", ["1970-01-01"]),
+    ],
+)
+def test_engines_agree_on_the_moments_of_a_foreign_parquet_file(
+    tmp_path: Path, moments: list[int | None], zone: str, days: list[str]
+) -> None:
+    """What no line could hold is passed over by both; another zone is the same moment."""
+    made = table([record(number) for number in range(2)], {})
+    column = pa.array(moments, pa.timestamp("us", tz=zone))
+    made = made.set_column(made.schema.get_field_index("started_at"), "started_at", column)
+    pq.write_table(made, tmp_path / "calls-2026-11-21-1-01234567.parquet")
+
+    assert days == [row.group for row in report(tmp_path, "day").rows]
+    assert 2 == report(tmp_path, "day").total.calls + report(tmp_path, "day").skipped.unreadable
 
 
 def test_one_file_that_stops_duckdb_stops_no_other(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
-from token_callbacks.records import CallRecord, Outcome, Provenance, RunSummary
+from token_callbacks.records import CallRecord, Outcome, Provenance, RunSummary, in_zone
 from token_callbacks.reports.listing import duration, run_cells
 from token_callbacks.reports.shapes import RunBranch, RunTree
 from token_callbacks.reports.texts import LONGEST_NAME, Signs, fitted, numbered, readable
@@ -71,7 +71,7 @@ class TreePrinter:
 
         shown = run_cells(run, self._zone, self._signs)
         first = [_Fact(self._readable(run.name), "bold"), _Fact(shown["outcome"]), _Fact(shown["duration"])]
-        began = f"{shown['started']} {run.started_at.astimezone(self._zone):%Z}"
+        began = f"{shown['started']} {in_zone(run.started_at, self._zone):%Z}"
         tags = (_Fact(f"{self._readable(key)}={self._readable(value)}", "dim") for key, value in run.tags.items())
         figures = [_Fact(f"{name} {shown[name]}") for name in ("embedding", "prompt", "completion", "total", "cost")]
         return Text("\n").join(
@@ -93,7 +93,7 @@ class TreePrinter:
         return self._wrapped(facts, depth)
 
     def _call(self, record: CallRecord) -> Iterator[_Fact]:
-        yield _Fact(f"{record.started_at.astimezone(self._zone):%H:%M:%S}", "dim")
+        yield _Fact(f"{in_zone(record.started_at, self._zone):%H:%M:%S}", "dim")
         model = record.model or record.response_model
         yield _Fact(self._signs.unknown if model is None else self._readable(model), "bold")
         if record.outcome is not Outcome.COMPLETED:

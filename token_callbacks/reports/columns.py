@@ -35,6 +35,7 @@ _BATCH = 4_000
 
 _TIME = pa.timestamp("us", tz="UTC")
 _SOURCES = ("embedding_source", "prompt_source", "completion_source")
+_TIMES = ("started_at", "ended_at")
 _TOLD = ("service_tier", "reported_cost", "reported_currency")
 """What of ``provider_usage`` bears on the price, so that nobody has to take the JSON apart for it."""
 _BANDS = ("embedding_error_band", "prompt_error_band", "completion_error_band")
@@ -120,10 +121,10 @@ def _without_zones(read: pa.RecordBatch) -> pa.RecordBatch:
     """Make times plain UTC texts: Python's own type would need a library for the zone."""
     import pyarrow.compute as pc
 
-    for name in ("started_at", "ended_at"):
+    for name in _TIMES:
         position = read.schema.get_field_index(name)
         if position >= 0:
-            text = pc.strftime(read.column(position), format="%Y-%m-%dT%H:%M:%SZ")
+            text = pc.strftime(read.column(position).cast(_TIME), format="%Y-%m-%dT%H:%M:%SZ")
             read = read.set_column(position, name, text)
     return read
 

@@ -42,6 +42,8 @@ _FETCH = 10_000
 _REMEMBERED = 10_000
 _DAY = 86_400_000_000
 """Microseconds."""
+_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""Microseconds since 1970 of the first and the last moment that Python knows."""
 _TEXTS = ("step", "agent", "provider", "model", "response_model")
 _SOURCES = ("embedding_source", "prompt_source", "completion_source")
 _READ = ("schema_version", "call_id", "run_id", "operation", "outcome", "cached", "started_at", *_TEXTS, "usage")
@@ -251,7 +253,8 @@ def _parquet_source(plan: Plan) -> str:
         SELECT *, make_timestamp(epoch_us(started_at)) AS moment, amount::{_MONEY} AS reported
         FROM (
             SELECT *, filename AS name, {told if plan.is_priced else nothing},
-                   coalesce(starts_with(schema_version, '1.') AND {_fits("amount")}, false) AS is_clean
+                   coalesce(starts_with(schema_version, '1.') AND {_fits("amount")} AND epoch_us(started_at)
+                            BETWEEN {_FIRST} AND {_LAST}, false) AS is_clean
             FROM read_parquet(?, hive_partitioning = false, filename = true))"""  # noqa: S608
 
 

@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -111,7 +110,7 @@ def _day_by_day(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
     moments = batch.column(batch.schema.get_field_index("started_at"))
     days = moments.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
     for day in sorted(days.unique().to_pylist()):
-        yield f"{day:%Y-%m-%d}", batch.filter(pc.equal(days, pa.scalar(day, pa.date32())))
+        yield day.isoformat(), batch.filter(pc.equal(days, pa.scalar(day, pa.date32())))
 
 
 def _collect(logs: Logs, file: CallsFile, runs: Mapping[str, RunFacts], days: _Days, done: Exported) -> None:
@@ -125,9 +124,7 @@ def _by_day(records: Iterator[CallRecord]) -> Iterator[tuple[str, list[CallRecor
     while chunk := list(itertools.islice(records, _RECORDS)):
         days: dict[str, list[CallRecord]] = {}
         for record in chunk:
-            moment = record.started_at
-            day = f"{(moment.astimezone(UTC) if moment.tzinfo else moment):%Y-%m-%d}"
-            days.setdefault(day, []).append(record)
+            days.setdefault(record.started_at.date().isoformat(), []).append(record)
         yield from days.items()
 
 

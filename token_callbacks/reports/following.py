@@ -12,16 +12,13 @@ from pathlib import Path
 
 import msgspec
 
-from token_callbacks.records import CallRecord, OpenRun, RunOutcome, RunSummary
+from token_callbacks.records import OpenRun, RunOutcome, RunSummary, read_open_run, read_record, read_summary
 from token_callbacks.sinks.log_folder import OPEN, RUNS, LogFolder, Marker, is_run_id
 from token_callbacks.summaries import summed_up
 from token_callbacks.totals import Totals
 
 _LONGEST_LINE = 16 << 20
 _PIECE = 1 << 20
-_record = msgspec.json.Decoder(CallRecord)
-_open_run = msgspec.json.Decoder(OpenRun)
-_summary = msgspec.json.Decoder(RunSummary)
 
 
 class _Tail:
@@ -99,7 +96,7 @@ class Following:
 
     def _facts(self, marker: Marker) -> OpenRun | None:
         try:
-            return _open_run.decode(self._folder.read(OPEN, marker.name) or b"")
+            return read_open_run(self._folder.read(OPEN, marker.name) or b"")
         except (msgspec.DecodeError, RecursionError):
             return None
 
@@ -118,7 +115,7 @@ class Following:
     def _add(self, lines: Iterable[bytes]) -> None:
         for line in lines:
             try:
-                record = _record.decode(line)
+                record = read_record(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
             totals = self._totals.get(record.run_id)
@@ -130,7 +127,7 @@ class Following:
         self._totals.pop(run_id, None)
         content = self._folder.read(RUNS, f"{run_id}.json") if is_run_id(run_id) else None
         try:
-            self.ended[run_id] = _summary.decode(content or b"")
+            self.ended[run_id] = read_summary(content or b"")
         except (msgspec.DecodeError, RecursionError):
             self._old.add(run_id)  # its process died: token-callbacks recover sums it up
 

@@ -13,7 +13,7 @@ import msgspec
 
 from token_callbacks.charges import REPORTED
 from token_callbacks.errors import InvalidArgument, MissingExtra
-from token_callbacks.records import CallRecord, Operation, Outcome, PriceSource, Provenance, Sources, Usage
+from token_callbacks.records import CallRecord, Operation, Outcome, PriceSource, Provenance, Sources, Usage, in_zone
 from token_callbacks.reports.costs import Costs
 from token_callbacks.reports.logs import CallsFile, Logs, RunFacts
 from token_callbacks.reports.parts import Key, Part, Plan, Progress, typical
@@ -308,17 +308,11 @@ def _time_of(form: str, zone: tzinfo, plan: Plan) -> Callable[[Key], str]:
 
     def time(key: Key) -> str:
         if key.slot not in known:
-            known[key.slot] = _local(plan.start_of(key.slot), zone).strftime(form)
+            moment = in_zone(plan.start_of(key.slot), zone)
+            known[key.slot] = moment.strftime(form.replace("%Y", f"{moment.year:04}"))  # strftime has year 1 as "1"
         return known[key.slot]
 
     return time
-
-
-def _local(moment: datetime, zone: tzinfo) -> date:
-    try:
-        return moment.astimezone(zone).date()
-    except OverflowError:  # the first or the last day there is
-        return moment.date()
 
 
 def _tag_of(name: str, runs: Mapping[str, RunFacts]) -> Callable[[Key], str | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, TypeVar
 
 import msgspec
@@ -24,10 +24,10 @@ class _Version(msgspec.Struct):
 _version = msgspec.json.Decoder(_Version)
 
 
-def read(file: IO[bytes], decoder: msgspec.json.Decoder[_Line], *, shown: str, skipped: Skipped) -> Iterator[_Line]:
+def read(file: IO[bytes], decode: Callable[[bytes], _Line], *, shown: str, skipped: Skipped) -> Iterator[_Line]:
     """Decode the lines of a file, past those that are none of ours; ``shown``: the name to tell them by.
 
-    The type must have a ``schema_version``. Blank lines are nothing.
+    What they are decoded to must have a ``schema_version``. Blank lines are nothing.
     """
     number = 0
     while line := file.readline(LONGEST_LINE_BYTES):
@@ -37,7 +37,7 @@ def read(file: IO[bytes], decoder: msgspec.json.Decoder[_Line], *, shown: str, s
             skipped.note("too_long", f"{shown}:{number}")
             continue
         try:
-            record = decoder.decode(line)
+            record = decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             if line.strip():
                 skipped.note(_what_is_wrong(line), f"{shown}:{number}")

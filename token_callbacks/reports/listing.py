@@ -7,7 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-from token_callbacks.records import RunOutcome, RunSummary, merged_sources
+from token_callbacks.records import RunOutcome, RunSummary, in_zone, merged_sources
 from token_callbacks.reports.cells import money
 from token_callbacks.reports.fitting import Entry, Fitted, Sheet, fitted_table
 from token_callbacks.reports.texts import Signs, priced
@@ -25,6 +25,8 @@ RUN_SHEET = Sheet(
 )  # fmt: skip
 _STYLES = {RunOutcome.RUNNING: "green", RunOutcome.FAILED: "red", RunOutcome.INTERRUPTED: "yellow"}
 _MINUTE = 60
+_LONGEST = 86_399_999_999_999
+"""Seconds: what a span of Python's can have."""
 
 
 def fitted_runs(
@@ -43,7 +45,7 @@ def run_cells(run: RunSummary, zone: ZoneInfo, signs: Signs) -> dict[str, str]:
     llm, embedding = (mark if calls else "" for calls in (run.calls.llm, run.calls.embedding))
     return {
         "run": run.run_id,
-        "started": f"{run.started_at.astimezone(zone):%Y-%m-%d %H:%M:%S}",
+        "started": in_zone(run.started_at, zone).replace(tzinfo=None).isoformat(" ", "seconds"),
         "outcome": run.outcome.value,
         "duration": duration(run.duration_seconds),
         "calls": f"{run.calls.llm + run.calls.embedding:,}",
@@ -72,7 +74,7 @@ def duration(seconds: float) -> str:
     """Show a span of time: ``0.31 s``, ``4.2 s``, ``1:02:03``."""
     if seconds < 1:
         return f"{seconds:.2f} s"
-    return f"{seconds:.1f} s" if seconds < _MINUTE else str(timedelta(seconds=round(seconds)))
+    return f"{seconds:.1f} s" if seconds < _MINUTE else str(timedelta(seconds=round(min(seconds, _LONGEST))))
 
 
 def _sums(runs: Sequence[RunSummary], signs: Signs) -> dict[str, str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
 from token_callbacks.errors import InvalidArgument, MissingExtra, NoLogs
-from token_callbacks.records import CallRecord, RunSummary
+from token_callbacks.records import CallRecord, RunSummary, read_record, read_summary
 from token_callbacks.reports import lines
 from token_callbacks.reports.places import Entry, Place, placed
 from token_callbacks.reports.skipped import Skipped
@@ -33,9 +33,6 @@ _DAY = re.compile(r"day=\d{4}-\d\d-\d\d")
 _FOREIGN = (".json", ".jsonl", ".ndjson", ".parquet")
 _MOST_BYTES = 16 << 20
 """Of a summary or a marker: ours are a few kB."""
-
-_record = msgspec.json.Decoder(CallRecord)
-_summary = msgspec.json.Decoder(RunSummary)
 
 
 class RunFacts(msgspec.Struct, frozen=True):
@@ -106,7 +103,7 @@ class Logs:
 
                     yield from records_of_parquet(opened, shown=file.shown, skipped=skipped)
                 else:
-                    yield from lines.read(opened, _record, shown=file.shown, skipped=skipped)
+                    yield from lines.read(opened, read_record, shown=file.shown, skipped=skipped)
         except FileNotFoundError:  # tidied away meanwhile
             return
         except OSError:
@@ -116,7 +113,7 @@ class Logs:
         """Read the summaries of the runs that have one, each once; the latest where copies differ."""
         found: dict[str, RunSummary] = {}
         for content in self._run_contents("runs"):
-            summary = _decoded(_summary, content)
+            summary = _decoded(read_summary, content)
             if summary is not None:
                 known = found.get(summary.run_id)
                 if known is None or (known.ended_at or known.started_at) <= (summary.ended_at or summary.started_at):
@@ -128,7 +125,7 @@ class Logs:
         found: dict[str, RunFacts] = {}
         for below in ("open", "runs"):  # a summary has the last word
             for content in self._run_contents(below):
-                facts = _decoded(_facts, content)
+                facts = _decoded(_facts.decode, content)
                 if facts is not None:
                     found[facts.run_id] = facts
         return found
@@ -236,9 +233,9 @@ def _content(place: Place, path: str) -> Iterator[bytes]:
 _Shape = TypeVar("_Shape")
 
 
-def _decoded(decoder: msgspec.json.Decoder[_Shape], content: bytes) -> _Shape | None:
+def _decoded(decode: Callable[[bytes], _Shape], content: bytes) -> _Shape | None:
     try:
-        return decoder.decode(content)
+        return decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

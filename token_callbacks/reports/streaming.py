@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from token_callbacks.charges import EXACT
-from token_callbacks.records import Operation, Outcome, Provenance, Usage
+from token_callbacks.records import Operation, Outcome, Provenance, Usage, in_zone
 from token_callbacks.reports import lines
 from token_callbacks.reports.parts import CHOSEN, NOTHING_TOLD, Key, Part, Plan, Told, shape_of, told_of
 from token_callbacks.reports.skipped import Skipped
@@ -79,7 +79,7 @@ class Sums:
 def added_lines(file: Any, plan: Plan, *, shown: str, skipped: Skipped) -> Iterator[Part]:
     """Add up the lines of a file of calls."""
     decoder = _priced_line if plan.is_priced else _line
-    return added(lines.read(file, decoder, shown=shown, skipped=skipped), plan)
+    return added(lines.read(file, decoder.decode, shown=shown, skipped=skipped), plan)
 
 
 def added(found: Iterable[Any], plan: Plan) -> Iterator[Part]:
@@ -104,8 +104,8 @@ def _key_of(plan: Plan) -> Callable[[Any, Told], Key | None]:
 
     def key(line: Any, told: Told) -> Key | None:
         moment = line.started_at
-        if moment.tzinfo is None:  # none of ours; UTC is what ours are in
-            moment = moment.replace(tzinfo=UTC)
+        if moment.tzinfo is not UTC:  # none of ours
+            moment = in_zone(moment)
         if (since is not None and moment < since) or (until is not None and moment >= until):
             return None
         sources = line.provenance
