@@ -319,7 +319,7 @@ class TokenCounter:
             scope = scope.outer
         return self._outermost or self._default_scope()
 
-    _current_scope = seat  # by a name that a counter of another kind of seats does not take for its own
+    _current_scope = seat  # where no call asks; LaVague's counter, which looks at the agent first, overrides only seat
 
     def seat_in(self, run_id: str) -> Scope | None:
         """Find the scope of an open run by its id."""

@@ -183,9 +183,12 @@ def test_what_cannot_be_recovered_keeps_nobody_from_counting(
     """A fault of ours in there is logged; the counter is made, and counts."""
     start("bare_load", log_dir, 3).communicate()
     monkeypatch.setattr("token_callbacks.recovery.recover", lambda *_args, **_options: 1 / 0)
-    TokenCounter(log_dir=log_dir).close()
+    counter = TokenCounter(log_dir=log_dir)
+    make_call(prompt=3, completion=4)
+    counter.close()
 
     assert "raised ZeroDivisionError" in caplog.text
+    assert [7] == [it.total_llm_tokens for it in summaries(log_dir).values()]
 
 
 def test_lines_that_nobody_marked_are_summed_up_on_demand(start: Start, log_dir: Path) -> None:

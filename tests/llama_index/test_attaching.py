@@ -334,10 +334,11 @@ def test_a_fault_at_the_start_of_a_call_is_counted_and_does_not_reach_the_caller
     """LlamaIndex's dispatcher would swallow it, and nobody would know."""
     monkeypatch.setattr(process_ledger(), "_warned", set())
     monkeypatch.setattr(process_ledger(), "open_call", lambda *args, **options: 1 / 0)
-    with counter.run("faulty"):
+    with counter.run("faulty") as run:
         _call(server, "OpenAI")
 
     assert "ZeroDivisionError in Tracker.start_llm" in caplog.text
+    assert 2 == run.summary.internal_errors, "one a call"
 
 
 def _call(server: LoopbackServer, integration: str) -> None:

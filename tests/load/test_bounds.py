@@ -76,11 +76,15 @@ def test_memory_is_flat_over_many_calls(traced: None, tmp_path: Path) -> None:
     """After a warm-up, calls that have ended leave nothing behind, in runs that end and in one that goes on."""
     counter = TokenCounter(log_dir=tmp_path / "logs", sinks=[_NoSink()])
 
-    def some(calls: int) -> None:
+    def pairs(number: int) -> None:
+        for _ in range(number):
+            make_call(prompt=3, completion=4)
+            make_call(embedding=5)
+
+    def some(number: int) -> None:
         with counter.run("many"):
-            for _ in range(calls):
-                make_call(prompt=3, completion=4)
-                make_call(embedding=5)
+            pairs(number // 2)
+        pairs(number - number // 2)
 
     with counter.run("around"):
         some(1000)
