@@ -80,12 +80,12 @@ def _rows(ledger: Ledger, file: IO[bytes]) -> Iterator[Row]:
         figures=settle(Operation.CHAT, "gpt-4o-mini", Outcome.COMPLETED, evidence),
         names=("chatcmpl-1", "gpt-4o-mini-2024-07-18"),
     )
-    record = draft.record(run_id="20261121T050000-0123456789ab", step=None)
+    record = draft.record("20261121T050000-0123456789ab", None)
     line = msgspec.json.encode(record) + b"\n"
     totals = Totals()
     steps = {
         "settle": lambda: settle(Operation.CHAT, "gpt-4o-mini", Outcome.COMPLETED, evidence),
-        "record": lambda: draft.record(run_id="20261121T050000-0123456789ab", step=None),
+        "record": lambda: draft.record("20261121T050000-0123456789ab", None),
         "totals": lambda: totals.add(record),
         "encode": lambda: msgspec.json.encode(record),
         "write": lambda: os.write(file.fileno(), line),

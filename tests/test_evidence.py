@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from token_callbacks.evidence import Figures, settle
-from token_callbacks.records import Operation, Outcome, Provenance, Sources
+from token_callbacks.records import Operation, Outcome, Provenance, Sources, Usage
 from token_callbacks.usage import Reading, read_stream
 
 from .calls import Told
@@ -23,6 +23,22 @@ def test_reported_figures_are_taken_as_they_are() -> None:
     assert (3, 4) == (figures.usage.prompt_tokens, figures.usage.completion_tokens)
     assert Sources(prompt=Provenance.REPORTED, completion=Provenance.REPORTED) == figures.sources
     assert figures.counting_method is None
+
+
+def test_only_the_first_witness_names_the_response_with_its_usage() -> None:
+    """Of several witnesses the first one names the response, whoever told the usage."""
+
+    class Named(Told):
+        def reading(self, operation: Operation) -> Reading | None:
+            return Reading(usage=Usage(prompt_tokens=3, completion_tokens=4), names=("response-4", "gpt-4o"))
+
+    alone, after = (
+        settle(Operation.CHAT, "gpt-4o", Outcome.COMPLETED, told) for told in ([Named(None)], [Told(None), Named(None)])
+    )
+
+    assert isinstance(alone, Figures)
+    assert isinstance(after, Figures)
+    assert [("response-4", "gpt-4o"), None] == [alone.names, after.names]
 
 
 def test_zero_beside_text_is_not_told() -> None:

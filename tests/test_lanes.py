@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types import CompletionUsage
+from openai.types.chat import ChatCompletion
 from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 from openai.types.create_embedding_response import Usage as EmbeddingUsage
 
 from token_callbacks import usage as room
 from token_callbacks.records import LARGEST_CONTEXT, Operation, Usage
-from token_callbacks.usage import Reading, as_plain, read_answer, read_usage
+from token_callbacks.usage import Reading, as_plain, read_answer, read_usage, view_of
 
 
 class _Count(enum.IntEnum):
@@ -64,14 +65,19 @@ def _generally(payload: object, operation: Operation) -> tuple[Usage, dict[str, 
 
 
 def _told(reading: Reading | None) -> tuple[Usage, dict[str, Any]] | None:
-    assert reading is None or not (reading.is_counts and reading.doubts), "nobody asks such a reading for its doubts"
+    assert reading is None or not (reading.copy and reading.doubts), "nobody asks such a reading for its doubts"
     return None if reading is None else (reading.usage, reading.payload)
+
+
+def _is_by_lane(reading: Reading | None) -> bool:
+    return reading is not None and reading.copy is not None
 
 
 @pytest.fixture
 def no_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start without any."""
+    """Start without any, and without doors to them."""
     monkeypatch.setattr(room, "_lanes", ({}, {}))
+    monkeypatch.setattr(room, "_doors", {})
 
 
 ORDINARY = {
@@ -95,7 +101,7 @@ def test_what_is_like_the_first_goes_by_its_lane(kind: Any, no_lanes: None) -> N
     """The first of a kind is read the general way, those after it in one go."""
     readings = [read_answer({"usage": kind(payload)}, Operation.CHAT) for payload in (ORDINARY, LIKE_IT, LIKE_IT)]
 
-    assert [False, True, True] == [reading is not None and reading.is_counts for reading in readings]
+    assert [False, True, True] == [_is_by_lane(reading) for reading in readings]
     assert (
         Usage(prompt_tokens=13, completion_tokens=11, cache_read_tokens=0, audio_prompt_tokens=5),
         LIKE_IT,
@@ -107,7 +113,7 @@ def test_doubtful_figures_take_nobody_elses_lane(no_lanes: None) -> None:
     doubtful = ORDINARY | {"prompt_tokens_details": {"cached_tokens": 10, "audio_tokens": 0}}
     readings = [read_usage(payload, Operation.CHAT) for payload in (*[doubtful] * 4, ORDINARY, doubtful, ORDINARY)]
 
-    assert [False] * 6 + [True] == [reading is not None and reading.is_counts for reading in readings]
+    assert [False] * 6 + [True] == [_is_by_lane(reading) for reading in readings]
 
 
 def test_an_embedding_has_a_lane_of_its_own(no_lanes: None) -> None:
@@ -116,14 +122,14 @@ def test_an_embedding_has_a_lane_of_its_own(no_lanes: None) -> None:
     readings = [read_usage(payload, Operation.EMBEDDING) for payload in payloads]
 
     assert readings[1] is not None
-    assert (True, Usage(embedding_tokens=4)) == (readings[1].is_counts, readings[1].usage)
+    assert (True, Usage(embedding_tokens=4)) == (_is_by_lane(readings[1]), readings[1].usage)
 
 
 def test_what_says_more_than_counts_has_no_lane(no_lanes: None) -> None:
     """A tier or a cost decides on the price, which is told from the payload."""
     readings = [read_usage(ORDINARY | {"cost": 1}, Operation.CHAT) for _ in range(2)]
 
-    assert [False, False] == [reading is not None and reading.is_counts for reading in readings]
+    assert [False, False] == [_is_by_lane(reading) for reading in readings]
 
 
 @pytest.mark.usefixtures("no_lanes")
@@ -194,3 +200,96 @@ def test_a_lane_reads_what_the_dialects_read(
     assert [_generally(payload, operation) for payload in payloads] == [
         _told(read_usage(payload, operation)) for payload in payloads
     ]
+
+
+def _chat(**values: Any) -> ChatCompletion:
+    return ChatCompletion.model_construct(**{"id": "chatcmpl-1", "model": "gpt-4o-2024-08-06"} | values)
+
+
+@pytest.fixture
+def door(no_lanes: None) -> None:
+    """Have the door of openai's answers made, and the lane behind it."""
+    for _ in range(3):
+        read_answer(_chat(usage=_constructed(ORDINARY)), Operation.CHAT)
+    assert room._doors[ChatCompletion] is not None
+
+
+def test_an_answer_like_the_ones_before_tells_its_names_with_its_usage(door: None) -> None:
+    """Nobody has to look into it a second time, also where its provider sends more than the client knows."""
+    readings = [read_answer(_chat(usage=_constructed(LIKE_IT), **more), Operation.CHAT) for more in ({}, {"kv": 1})]
+
+    assert [("chatcmpl-1", "gpt-4o-2024-08-06")] * 2 == [reading and reading.names for reading in readings]
+    assert [13, 13] == [reading and reading.usage.prompt_tokens for reading in readings]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "prompt_tokens"),
+    [
+        ("id", None, 9),
+        ("id", "", 9),
+        ("model", 4, 9),
+        ("usage", None, None),
+        ("usage", "two words", None),
+        ("usage", ORDINARY, 9),
+        ("usage", [ORDINARY], 9),
+    ],
+)
+def test_an_answer_unlike_the_ones_before_is_read_the_general_way(
+    door: None, name: str, value: Any, prompt_tokens: int | None
+) -> None:
+    """Where a name is none, who asks for it looks for it elsewhere, too."""
+    answer = _chat(usage=_constructed(ORDINARY))
+    object.__setattr__(answer, name, value)
+    reading = read_answer(answer, Operation.CHAT)
+
+    assert prompt_tokens == (None if reading is None else reading.usage.prompt_tokens)
+    assert reading is None or reading.names is None
+
+
+@pytest.mark.parametrize("name", ["id", "model", "usage"])
+def test_what_stands_beside_the_fields_goes_before_them(door: None, name: str) -> None:
+    """As everywhere: what the provider sent and the class does not know is seen first."""
+    answer = _chat(usage=_constructed(ORDINARY))
+    extra = {"usage": _constructed(LIKE_IT), "id": "other", "model": "other"}[name]
+    object.__setattr__(answer, "__pydantic_extra__", {name: extra})
+    reading = read_answer(answer, Operation.CHAT)
+
+    assert reading is not None
+    assert (view_of(answer) or {})["usage"].prompt_tokens == reading.usage.prompt_tokens
+    assert reading.names is None
+
+
+def test_what_should_be_extras_and_is_something_else_is_passed_over(door: None) -> None:
+    """As everywhere."""
+    answer = _chat(usage=_constructed(ORDINARY))
+    object.__setattr__(answer, "__pydantic_extra__", 5)
+    reading = read_answer(answer, Operation.CHAT)
+
+    assert reading is not None
+    assert 9 == reading.usage.prompt_tokens
+
+
+def test_an_answer_whose_class_raises_is_read_every_time(no_lanes: None) -> None:
+    """A class may import what it is asked for, and fail."""
+
+    class Lazy(type):
+        def __getattr__(cls, name: str) -> Any:
+            raise ImportError(name)
+
+    class Answer(metaclass=Lazy):
+        def __init__(self) -> None:
+            self.usage = _constructed(ORDINARY)
+
+    readings = [read_answer(Answer(), Operation.CHAT) for _ in range(4)]
+
+    assert [9] * 4 == [reading and reading.usage.prompt_tokens for reading in readings]
+
+
+@pytest.mark.parametrize("name", ["id", "model", "usage", "__pydantic_extra__"])
+def test_an_answer_made_without_one_of_them_raises_nothing(door: None, name: str) -> None:
+    """Pickles and proxies may leave out what the client always sets."""
+    answer = _chat(usage=_constructed(ORDINARY))
+    object.__delattr__(answer, name)
+    reading = read_answer(answer, Operation.CHAT)
+
+    assert (None if name == "usage" else 9) == (None if reading is None else reading.usage.prompt_tokens)

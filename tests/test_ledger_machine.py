@@ -29,8 +29,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from token_callbacks import ledger as ledger_module
-from token_callbacks.evidence import Figures, Later, unsettled
+from token_callbacks.evidence import Figures, Later, settle, unsettled
 from token_callbacks.exchanges import Exchange, starter
 from token_callbacks.ledger import Draft, Ledger, OpenCall, Seat
 from token_callbacks.records import Operation, Outcome
@@ -147,12 +146,13 @@ class _Opened:
 steps: collections.Counter[str] = collections.Counter()
 
 
-def _describe(call: OpenCall, outcome: Outcome, evidence: Sequence[Any]) -> tuple[Figures | Later, tuple[None, None]]:
+def _settle(
+    operation: Operation, model: str | None, outcome: Outcome, evidence: Sequence[Any], at_most: Callable[[], float]
+) -> Figures | Later:
     """Settle as the ledger does, and leave what is long to the worker without a tokenizer."""
     if any(isinstance(witness, _Lengthy) for witness in evidence):
-        return functools.partial(unsettled, call.operation), (None, None)
-    figures, _ = ledger_module.Ledger._describe(call, outcome, [w for w in evidence if not isinstance(w, _Lengthy)])
-    return figures, (None, None)
+        return functools.partial(unsettled, operation)
+    return settle(operation, model, outcome, evidence, at_most)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -165,7 +165,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ledger = Ledger(clock=_Clock())
-        self.ledger._describe = _describe  # type: ignore[method-assign]
+        self.ledger._settle = _settle
         self.ledger._worker = _ByHand()
         self.start_exchange = starter(self.ledger)
         self.locators: list[Callable[[], OpenCall | None]] = []

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import litellm
@@ -19,10 +19,10 @@ from llama_index.llms.openai import OpenAI
 from token_callbacks import TokenCounter
 from token_callbacks.errors import TokenCallbacksError
 from token_callbacks.ledger import process_ledger
-from token_callbacks.records import CallRecord, RunSummary
+from token_callbacks.records import CallRecord, Outcome, RunSummary
 from token_callbacks.sinks.memory import MemorySink
 
-from .calls import make_call
+from .calls import Told, make_call, open_call
 from .conftest import Loopback
 
 CANARY = "canary-7f3a"
@@ -138,7 +138,7 @@ def test_a_fault_of_ours_is_counted_and_goes_no_further(
         raise ZeroDivisionError
 
     ledger = process_ledger()
-    monkeypatch.setattr(ledger, "_describe", broken)
+    monkeypatch.setattr(ledger, "_settle", broken)
     with counter.run("broken") as run:
         answer = _asked(framework, loopback().base_url)
 
@@ -165,6 +165,35 @@ def test_a_fault_in_one_counter_keeps_no_other_from_its_record(
 
     assert [7, 0, 7] == [each.summary.total_llm_tokens for each in (first, run, last)]
     assert 1 == run.summary.internal_errors
+
+
+def test_what_a_sink_does_to_its_record_reaches_nobody_else(memory: MemorySink) -> None:
+    """It may take out what it must not keep: others get the provider's usage as it came, and so does the price."""
+
+    class Redacting(MemorySink):
+        def write_record(self, record: CallRecord) -> None:
+            cast("dict[str, Any]", record.provider_usage).clear()
+
+    first, second = TokenCounter(log_dir=None, sinks=[Redacting()]), TokenCounter(log_dir=None, sinks=[memory])
+    payload = {"prompt_tokens": 3, "completion_tokens": 4, "service_tier": "priority"}
+    with first.run("redacted") as run:
+        process_ledger().close_call(open_call(), outcome=Outcome.COMPLETED, evidence=[Told(payload)])
+    tiers = [charged.charge.service_tier for charged in run.totals.charges]
+    first.close()
+    second.close()
+
+    assert [payload] == [record.provider_usage for record in memory.records]
+    assert ["priority"] == tiers
+
+
+def test_a_record_that_is_lost_while_its_counter_closes_is_told() -> None:
+    """Whatever a sink makes of the streams that are open then."""
+    counter = TokenCounter(log_dir=None, sinks=[_BrokenSink()])
+    with counter.run("late") as run:
+        open_call()
+        counter.close()
+
+    assert 1 == run.summary.lost_records
 
 
 def test_a_sink_may_be_any_callable_object(counter: TokenCounter) -> None:

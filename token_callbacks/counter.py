@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 from token_callbacks import hooks
 from token_callbacks.errors import CounterClosed, InvalidArgument, InvalidPrices, UnknownOption
-from token_callbacks.ledger import Draft, Ledger, OpenCall, process_ledger
+from token_callbacks.ledger import Draft, Ledger, OpenCall, name_of, process_ledger
 from token_callbacks.records import CallRecord, Cost, OpenRun, RunOutcome, RunSummary
 from token_callbacks.runs import JoinScope, Run, RunScope, Scope, chain_from, checked_name, checked_tags, current_scope
 from token_callbacks.sinks import Sink
@@ -100,7 +100,7 @@ class TokenCounter:
         """Runs whose summary the log folder did not take: it is offered again when another run ends, and at the end."""
         self._is_closed = False
         # Each by itself: one that fails must not keep the others from their part.
-        self._record_writers = [self._ledger.shielded(sink.write_record) for sink in self._sinks]
+        self._record_writers = [sink.write_record for sink in self._sinks]
         self._summary_writers = [self._ledger.shielded(sink.write_summary) for sink in self._sinks]
         self._writing_for: Run | None = None
         self._note_elsewhere = self._ledger.shielded(self._read_elsewhere)
@@ -334,22 +334,26 @@ class TokenCounter:
     def take(self, draft: Draft, scope: Scope) -> None:
         """Fold a call into the run it was made in and write its record, if anybody takes one; under the lock."""
         run = scope.run
-        draft.fold_into(run.totals, step=scope.step)
+        run.totals.fold(draft.entry, scope.step)
         if run.parent is not None:
             _add_to_ancestors(run.parent, draft)
         if run.lacks_marker:
             self._mark(run)
         if self._record_writers:
-            self._write_record(run, draft.record(run_id=run.run_id, step=scope.step))
+            self._write_record(run, draft.record(run.run_id, scope.step))
         if run.ended_at is not None:  # late: the summary is already written and must not stay wrong
             self._reissue(run)
 
     def _write_record(self, run: Run, record: CallRecord) -> None:
         self._writing_for = run
-        errors = run.internal_errors
+        is_lost = False
         for write in self._record_writers:
-            write(record)
-        if run.internal_errors != errors:
+            try:  # what shielded() does, without the call of one more function
+                write(record)
+            except Exception as error:  # noqa: BLE001
+                self._ledger.note_internal_error(error, name_of(write))
+                is_lost = True
+        if is_lost:
             run.lost_records += 1
         self._writing_for = None
 

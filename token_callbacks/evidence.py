@@ -109,6 +109,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     sources: Sources
     counting_method: str | None = None
     reading: Reading | None = None
+    names: Names | None = None
+    """The response's id and model, where they were read together with the usage; else the evidence tells."""
 
 
 def unsettled(operation: Operation) -> Figures:
@@ -127,7 +129,6 @@ def settle(
     model: str | None,
     outcome: Outcome,
     evidence: Sequence[Evidence],
-    *,
     at_most: Callable[[], float] = lambda: math.inf,
 ) -> Figures | Later:
     """Settle the figures of a call that has ended; earlier evidence goes before later.
@@ -144,11 +145,14 @@ def settle(
             break
         if witness.rules_out_usage():
             break
-    if operation is Operation.EMBEDDING:
+    if operation is _EMBEDDING:
         return _settle_embedding(model, outcome, evidence, reading, at_most)
-    is_cut = outcome is not Outcome.COMPLETED and not (teller is not None and teller.has_last_word())
-    if reading is not None and not is_cut and reading.usage.prompt_tokens and reading.usage.completion_tokens:
-        return Figures(usage=reading.usage, sources=_BOTH_REPORTED, reading=reading)
+    is_cut = outcome is not _COMPLETED and not (teller is not None and teller.has_last_word())
+    if reading is not None and not is_cut:
+        usage = reading.usage
+        if usage.prompt_tokens and usage.completion_tokens:
+            names = reading.names if teller is evidence[0] else None
+            return Figures(usage=usage, sources=_BOTH_REPORTED, reading=reading, names=names)
     return _settle_llm(operation, model, outcome, evidence, reading, teller, is_cut, at_most)
 
 
@@ -316,6 +320,7 @@ def _counted_completion(model: str | None, back: Completion, sent: Prompt | None
     return _graded(count)
 
 
+_EMBEDDING, _COMPLETED = Operation.EMBEDDING, Outcome.COMPLETED  # reached sooner than members of their enumerations
 _BOTH_REPORTED = Sources(prompt=Provenance.REPORTED, completion=Provenance.REPORTED)
 
 

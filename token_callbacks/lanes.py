@@ -9,12 +9,13 @@ not fit and is read the general way: a lane only repeats what that one has done.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import msgspec
+from typing import Any, TypeVar
 
 from token_callbacks.records import LARGEST, LARGEST_CONTEXT, Usage
+
+_T = TypeVar("_T")
 
 Places = Mapping[str, Sequence[str]]
 """The figures, among them ``total_tokens``, and the names that lead to each."""
@@ -24,23 +25,24 @@ Parts = tuple[Any, ...]
 
 _EXTRA, _NAMES_SET = "__pydantic_extra__", "__pydantic_fields_set__"
 _WHOLES = ("embedding_tokens", "prompt_tokens", "completion_tokens")
+_COUNTS = frozenset({int, type(None)})
 _MOST_NAMES = 20
 _LONGEST_NAME = 100
 _DEEPEST = 2
 
 
-class Lane(msgspec.Struct, frozen=True):
-    """How the usage objects of one class, or with the same keys, are read and copied."""
-
-    read: Callable[[Any], tuple[Usage, Parts] | None]
-    """Read an object's usage and take it apart; ``None`` where it does not fit, tells too little, or is doubtful."""
-    plain: Callable[[Parts], dict[str, Any] | None]
-    """Make plain JSON values of what was sent; ``None`` where other fields of a model were set than of the first."""
+Copy = Callable[[Parts], "dict[str, Any] | None"]
+"""Makes plain JSON values of what was sent; ``None`` where other fields of a model were set than of the first."""
 
 
-def lane_for(example: object, places: Places, *, reasoning_is_in: bool) -> Lane | None:
+def lane_for(
+    example: object, places: Places, made: Callable[..., _T], *, reasoning_is_in: bool
+) -> Callable[..., _T | None] | None:
     """Lay a lane for what is like an example; ``None`` where there is more to it than counts.
 
+    The lane takes an object, and names to hand on. It returns what ``made`` makes of the object's ``usage``, its
+    ``parts``, their ``copy`` and the ``names``; ``None`` for an object that does not fit, tells too little, or is
+    doubtful.
     ``reasoning_is_in``: whether it is certain that the completion has the reasoning in it.
     """
     if not _holds_counts(example, _DEEPEST):
@@ -56,38 +58,52 @@ def lane_for(example: object, places: Places, *, reasoning_is_in: bool) -> Lane 
     usage = ", ".join(f"{figure}={figures[figure]}" for figure in Usage.__struct_fields__ if figure in figures)
     everything = ", ".join(taken.variables)
     source = f"""
-def read(it):
+def read(it, names=None):
     try:
         {_indented(taken.lines, 8)}
-    except (AttributeError, KeyError):
-        return None
-    if {" or ".join(f"{count} is not None and type({count}) is not int" for count in taken.counts)}:
+        if not are_counts(map(type, ({", ".join(taken.counts)},))): return None
+    except (AttributeError, KeyError, TypeError):
         return None
     if ({" | ".join(f"({count} or 0)" for count in taken.counts)}) >> {LARGEST.bit_length() - 1}:
         return None  # one is negative or huge
     if {" or ".join(tests)}:
         return None
-    return Usage({usage}), ({everything})
+    return made(usage=Usage({usage}), parts=({everything}), copy=copy, names=names)
 
-def plain(parts):
+def copy(parts):
     {everything} = parts
-    return None if {" or ".join(taken.differences) or "False"} else {taken.copy}
+    try:
+        if {" or ".join(taken.differences) or "False"}:
+            return None
+    except AttributeError:
+        return None
+    return {taken.copy}
 """
-    functions = {"Usage": Usage, **taken.constants}
+    functions = {"Usage": Usage, "made": made, "are_counts": _COUNTS.issuperset, **taken.constants}
     exec(source, functions)  # noqa: S102 - of names that are identifiers, see _is_name
-    return Lane(functions["read"], functions["plain"])
+    lane: Callable[..., _T | None] = functions["read"]
+    return lane
 
 
 def names_of(example: object) -> Mapping[Any, Any] | None:
     """Tell what a dict, or an object of a pydantic class, holds; ``None`` for anything else, or for what holds more."""
     if type(example) is dict:
         return example
-    fields: Any = getattr(type(example), "model_fields", None)
+    fields = fields_of(type(example))
     values: Any = getattr(example, "__dict__", None)
-    is_model = (
-        isinstance(fields, dict) and isinstance(values, dict) and isinstance(getattr(example, _NAMES_SET, 0), set)
-    )
-    return values if is_model and values.keys() == fields.keys() and not getattr(example, _EXTRA, None) else None
+    is_model = fields is not None and isinstance(values, dict) and isinstance(getattr(example, _NAMES_SET, 0), set)
+    if fields is None or not is_model:
+        return None
+    return values if values.keys() == fields.keys() and not getattr(example, _EXTRA, None) else None
+
+
+def fields_of(kind: type[Any]) -> Mapping[str, Any] | None:
+    """Tell the fields of a pydantic class; ``None`` for any other."""
+    try:
+        fields = getattr(kind, "model_fields", None)
+    except Exception:  # noqa: BLE001 - classes of any class
+        return None
+    return fields if isinstance(fields, dict) else None
 
 
 class _Taken:
@@ -110,19 +126,21 @@ class _Taken:
     def _object(self, it: str, example: Any, path: tuple[str, ...]) -> tuple[list[str], str]:
         """Write, line by line, how an object is taken apart, and a copy of what of it was sent."""
         values: Any = names_of(example)
-        sent, lines = values, [f"of_{it} = {it}"]
+        sent, lines = values, [f"within = {it}"]
         if type(example) is not dict:
             sent = set(getattr(example, _NAMES_SET))
-            lines = [f"of_{it} = {it}.__dict__", f"if {it}.{_EXTRA}: return None"]
-            names_set = f"getattr({it}, {_NAMES_SET!r}, None)"
-            self.differences.append(f"{it} is not None and {names_set} != {self._constant(sent)}")
-        lines.append(f"if len(of_{it}) != {len(values)}: return None")
+            lines = [f"if {it}.{_EXTRA}: return None", f"within = {it}.__dict__"]
+            self.differences.append(f"{it} is not None and {it}.{_NAMES_SET} != {self._constant(sent)}")
+        variables = {name: f"{it}_{number}" for number, name in enumerate(values)}
+        self.variables += variables.values()
+        self._by_path |= {(*path, name): variable for name, variable in variables.items()}
+        lines += [
+            f"if len(within) != {len(values)}: return None",
+            f"{', '.join(variables.values())} = {self._constant(_values_of(list(values)))}(within)",
+        ]
         copied = []
         for name, value in values.items():
-            variable = self._by_path[*path, name] = f"{it}_{len(self.variables)}"
-            self.variables.append(variable)
-            lines.append(f"{variable} = of_{it}[{name!r}]")
-            copy = variable
+            variable = copy = variables[name]
             if _may_be_count(value):
                 self.counts.append(variable)
             else:
@@ -157,6 +175,11 @@ def _holds_counts(example: object, depth: int) -> bool:
     )
 
 
+def _values_of(names: Sequence[str]) -> Callable[[Any], Any]:
+    """Read several values of a dict in one go; of a single name the value itself."""
+    return operator.itemgetter(*names)
+
+
 def _may_be_count(value: object) -> bool:
     return value is None or type(value) is int
 
@@ -166,9 +189,10 @@ def _is_name(name: object) -> bool:
 
 
 def _beside(reasoning: str, prompt: str, completion: str, total: str) -> str:
-    """Write whether a provider that may count reasoning beside the completion seems to do so."""
-    is_unknown = f"{prompt} is None or {completion} is None"
-    return f"({is_unknown} or {reasoning} > {completion} or {total} == {prompt} + {completion} + {reasoning})"
+    """Write whether a provider that may count reasoning beside the completion seems to do so; no whole is ``None``."""
+    if "None" in (prompt, completion):
+        return "True"
+    return f"({reasoning} > {completion} or {total} == {prompt} + {completion} + {reasoning})"
 
 
 def _doubts(figures: Mapping[str, str]) -> list[str]:

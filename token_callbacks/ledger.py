@@ -25,10 +25,10 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import msgspec
 
-from token_callbacks.evidence import NO_NAMES, Evidence, Figures, Later, Names, settle, unsettled
+from token_callbacks.evidence import NO_NAMES, Evidence, Figures, Names, settle, unsettled
 from token_callbacks.records import CallRecord, Doubt, Operation, Outcome
 from token_callbacks.runs import current_agent
-from token_callbacks.totals import Totals
+from token_callbacks.totals import Entry
 from token_callbacks.worker import Worker
 
 _log = logging.getLogger("token_callbacks")
@@ -127,6 +127,10 @@ class Ending(msgspec.Struct, frozen=True):
     cached: bool = False
 
 
+_COMPLETED = Outcome.COMPLETED  # reached sooner than a member of its enumeration
+_PLAIN_ENDING = Ending(_COMPLETED)
+
+
 class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
     """A call that has ended, with everything a record needs but the run it belongs to."""
 
@@ -138,23 +142,17 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
     names: Names
     doubts: list[Doubt] = []
 
-    def fold_into(self, totals: Totals, *, step: str | None) -> None:
-        """Add the call to totals, as its record would."""
-        figures, ending = self.figures, self.ending
+    @property
+    def entry(self) -> Entry:
+        """What is added to totals for it, as would be for its record."""
+        call, figures, ending = self.call, self.figures, self.ending
+        asked = (call.operation, call.provider, call.model, call.started_at)
+        kind = (call.agent, figures.sources, ending.outcome, call.attempt > 1, bool(self.doubts), ending.cached)
         reading = figures.reading
-        totals.fold(
-            self.call,
-            figures.usage,
-            sources=figures.sources,
-            outcome=ending.outcome,
-            is_cached=ending.cached,
-            is_doubted=bool(self.doubts),
-            response_model=self.names[1],
-            step=step,
-            told=None if reading is None or reading.is_counts else reading.payload,
-        )
+        told = None if reading is None or reading.copy is not None else reading.payload
+        return asked, figures.usage, self.names[1], told, kind
 
-    def record(self, *, run_id: str, step: str | None) -> CallRecord:
+    def record(self, run_id: str, step: str | None) -> CallRecord:
         """Make the record for one run."""
         call, figures = self.call, self.figures
         reading = figures.reading
@@ -207,6 +205,7 @@ class Ledger:
         self._gone: deque[tuple[OpenCall, Outcome]]
         self._warned: set[tuple[str, str]] = set()
         self._start_afresh()
+        self._settle = settle
         self._is_told = self.shielded(_is_told)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start_afresh)
@@ -275,11 +274,10 @@ class Ledger:
         """
         seats: list[Seat] = []
         for participant in self._participants:
-            seat = None if outer is None else _seat_of(participant, outer)
-            if seat is None and framework in participant.frameworks:
-                seat = participant.seat()
-            if seat is not None:
+            if outer is not None and (seat := _seat_of(participant, outer)) is not None:
                 seats.append(seat)
+            elif framework in participant.frameworks:
+                seats.append(participant.seat())
         return Origin(seats, outer)
 
     def origin_in(self, run_id: str, origin: Origin) -> Origin:
@@ -293,22 +291,23 @@ class Ledger:
         """Open a call."""
         if self._gone:
             self._close_gone()
+        outer = origin.outer
         call = OpenCall(
             framework=framework,
             operation=operation,
             provider=provider,
             model=model,
             seats=origin.seats,
-            outer=origin.outer,
+            outer=outer,
             started_at=self.clock(),
             agent=current_agent(),
         )
-        if origin.outer is not None:
-            call.agent = origin.outer.agent
-            call.session_id = origin.outer.session_id
-            call.tags = origin.outer.tags
-            origin.outer.is_wrapper = True
-            origin.outer.inner.append(call)
+        if outer is not None:
+            call.agent = outer.agent
+            call.session_id = outer.session_id
+            call.tags = outer.tags
+            outer.is_wrapper = True
+            outer.inner.append(call)
         self._under_way[call] = None
         return call
 
@@ -331,18 +330,23 @@ class Ledger:
             if not call.is_open:
                 return
             call.is_open = False
-        ending = Ending(outcome, error if error is None or isinstance(error, str) else type(error).__name__, cached)
-        if call.evidence is not None and call.evidence not in evidence:
-            evidence = (call.evidence, *evidence)
+        known = call.evidence
+        if known is not None and known not in evidence:
+            evidence = (known, *evidence) if evidence else (known,)
+        is_completed = outcome is _COMPLETED
+        if is_completed and error is None and not cached:
+            ending = _PLAIN_ENDING
+        else:
+            ending = Ending(outcome, error if error is None or isinstance(error, str) else type(error).__name__, cached)
         # What a broken stream delivered, the call around it may have seen; and what a mere request was about.
-        if outcome is not Outcome.COMPLETED or call.ends_with_outer:
+        if not is_completed or call.ends_with_outer:
             evidence = _with_outer(evidence, call)
         is_over = True
         try:
             if call.is_wrapper:
                 self._end_inner(call, ending, evidence, counts_here)
             # Who has an answer though every request failed, as far as one was seen, has it from somewhere else.
-            if not call.is_wrapper or (outcome is Outcome.COMPLETED and _have_failed(call.inner)):
+            if not call.is_wrapper or (is_completed and _have_failed(call.inner)):
                 receivers = call.seats if call.outer is None and not call.listeners else _receivers(call)
                 is_over = self._deliver(call, receivers, ending, evidence, counts_here)
         finally:
@@ -383,42 +387,39 @@ class Ledger:
         """Settle a call and give it to those who want it; tells whether that is done, and not left to the worker."""
         if not receivers:
             return True
-        figures: Figures | Later
         try:  # what shielded() does, without the call of one more function
-            figures, names = self._describe(call, ending.outcome, evidence)
+            figures = self._settle(call.operation, call.model, ending.outcome, evidence, _most_counted_here)
+            names = (isinstance(figures, Figures) and figures.names) or _names(evidence)
         except Exception as error:  # noqa: BLE001
-            self.note_internal_error(error, "_describe")
+            self.note_internal_error(error, "settle")
             figures, names = unsettled(call.operation), NO_NAMES
         ended_at = self.clock()
-        if counts_here and not isinstance(figures, Figures):
-            figures = self.shielded(figures)() or unsettled(call.operation)
-        if isinstance(figures, Figures):
-            self._hand_out(call, receivers, ending, ended_at, figures, names)
-            return True
-        count = self.shielded(figures)
+        if not isinstance(figures, Figures):
+            count = self.shielded(figures)
+            if not counts_here:
+                self._leave_to_worker(call, receivers, ending, ended_at, count, names)
+                return False
+            figures = count() or unsettled(call.operation)
+        self._hand_out(call, receivers, ending, ended_at, figures, names)
+        return True
 
+    def _leave_to_worker(  # noqa: PLR0917 - what a draft is made of
+        self,
+        call: OpenCall,
+        receivers: Sequence[Receiver],
+        ending: Ending,
+        ended_at: datetime,
+        count: Callable[[], Figures | None],
+        names: Names,
+    ) -> None:
         def finish() -> None:
             try:
-                counted = count() or unsettled(call.operation)
-                self._hand_out(call, receivers, ending, ended_at, counted, names)
+                self._hand_out(call, receivers, ending, ended_at, count() or unsettled(call.operation), names)
             finally:
                 self._forget(call)
 
         # In this context, so that a fault is noted in the run that is current here.
         self._worker.submit(call, functools.partial(contextvars.copy_context().run, self.shielded(finish)))
-        return False
-
-    @staticmethod
-    def _describe(call: OpenCall, outcome: Outcome, evidence: Sequence[Evidence]) -> tuple[Figures | Later, Names]:
-        """Settle a call's figures, and tell the response's id and its model."""
-        figures = settle(call.operation, call.model, outcome, evidence, at_most=_most_counted_here)
-        if len(evidence) == 1:
-            return figures, evidence[0].names()
-        response_id = response_model = None
-        for witness in evidence:
-            named = witness.names()
-            response_id, response_model = response_id or named[0], response_model or named[1]
-        return figures, (response_id, response_model)
 
     def _hand_out(  # noqa: PLR0917 - what a draft is made of
         self,
@@ -429,6 +430,7 @@ class Ledger:
         figures: Figures,
         names: Names,
     ) -> None:
+        reading = figures.reading
         draft = Draft(
             call=call,
             call_id=next(self._call_ids),
@@ -436,7 +438,7 @@ class Ledger:
             ended_at=ended_at,
             figures=figures,
             names=names,
-            doubts=[] if figures.reading is None or figures.reading.is_counts else figures.reading.doubts,
+            doubts=[] if reading is None or reading.copy is not None else reading.doubts,
         )
         with self.lock:
             for receiver in receivers:
@@ -534,7 +536,7 @@ class Ledger:
 
         It then returns ``None``. The first fault of a kind is a warning, the others are debug lines.
         """
-        where = getattr(function, "__qualname__", type(function).__name__)
+        where = name_of(function)
 
         @functools.wraps(function)
         def shield(*args: _P.args, **kwargs: _P.kwargs) -> _T | None:
@@ -556,6 +558,11 @@ class Ledger:
         _log.log(level, "%s in %s%s; the host goes on, see internal_errors in the summary", *kind, reason)
         for participant in self._participants:
             participant.note_internal_error()
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """Name a function for the log: a method with its class, an object that can be called by its own class."""
+    return getattr(function, "__qualname__", type(function).__name__)
 
 
 _NOT_FAILED = (Outcome.COMPLETED, Outcome.ABANDONED)
@@ -583,6 +590,8 @@ def _seat_of(participant: Participant, call: OpenCall) -> Seat | None:
 
 
 def _receivers(call: OpenCall) -> Sequence[Receiver]:
+    if call.outer is None:
+        return [*call.seats, *call.listeners]
     receivers: list[Receiver] = [*call.seats]
     link: OpenCall | None = call
     while link is not None:
@@ -590,6 +599,14 @@ def _receivers(call: OpenCall) -> Sequence[Receiver]:
             receivers += [listener for listener in link.listeners if listener not in receivers]
         link = link.outer
     return receivers
+
+
+def _names(evidence: Sequence[Evidence]) -> Names:
+    response_id = response_model = None
+    for witness in evidence:
+        named = witness.names()
+        response_id, response_model = response_id or named[0], response_model or named[1]
+    return response_id, response_model
 
 
 def _most_counted_here() -> int:

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, cast
 
 import msgspec
 
 from token_callbacks.charges import MONEY_NAMES
 from token_callbacks.dialects import DIALECTS, PLACES, Dialect
-from token_callbacks.lanes import Lane, Parts, Places, lane_for, names_of
+from token_callbacks.lanes import Copy, Parts, Places, fields_of, lane_for, names_of
 from token_callbacks.records import LARGEST, LARGEST_CONTEXT, Doubt, Operation, Usage
 
 View = Mapping[Any, Any]
@@ -27,24 +28,29 @@ View = Mapping[Any, Any]
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """Usage as the provider told it, and the objects it stood in."""
+    """Usage as the provider told it, and what it stood in."""
 
     usage: Usage
-    found: tuple[Found, ...]
+    found: tuple[Found, ...] = ()
     shrank: bool = False
     """A stream told fewer completion tokens than before."""
     grew: bool = False
     """A stream told more completion tokens than before: what it told last is its count up to there, and no opening."""
     unreadable: bool = False
     """Some of the answer could not be read."""
-    is_counts: bool = False
-    """It is certain that there is nothing but counts in the payload, and that nothing speaks against them."""
+    parts: Parts = ()
+    """The usage object, as a lane took it apart."""
+    copy: Copy | None = None
+    """Copies the parts. Where it is, there is nothing but counts, and nothing speaks against them."""
+    names: tuple[str, str] | None = None
+    """The id and the model of the answer that was read, where they were seen on the way to its usage."""
 
     @property
     def payload(self) -> dict[str, Any]:
         """The provider's usage object as plain JSON values; several objects of one answer are one."""
-        if self.is_counts:
-            return self.found[0].plain()
+        if self.copy is not None:
+            copied = self.copy(self.parts)
+            return as_plain(self.parts[0]) if copied is None else copied
         plain: dict[str, Any] = {}
         for found in reversed(self.found):
             try:
@@ -77,15 +83,9 @@ class Found(msgspec.Struct, frozen=True):
     value: Any
     is_usage: bool
     """It is a usage object; else it is a whole answer, with figures beside its text: only those are kept of it."""
-    lane: Lane | None = None
-    """What it was read by, if it had one."""
-    parts: Parts = ()
-    """It, as the lane took it apart."""
 
     def plain(self) -> dict[str, Any]:
         """Copy it into plain JSON values."""
-        if self.lane is not None and (plain := self.lane.plain(self.parts)) is not None:
-            return plain
         return as_plain(self.value) if self.is_usage else _numbers_of(self.value)
 
 
@@ -95,12 +95,35 @@ def read_usage(payload: object, operation: Operation) -> Reading | None:
 
 
 def read_answer(answer: object, operation: Operation) -> Reading | None:
-    """Read the usage in an answer, wherever it is; ``None`` where it tells no figure of this operation."""
+    """Read the usage in an answer, wherever it is; ``None`` where it tells no figure of this operation.
+
+    Of an answer like those before, its names are read with it: the reading must not be taken for another answer's.
+    """
+    door = _doors.get(type(answer))
+    if door is None:
+        return _read_anywhere(answer, operation)
+    try:
+        payload, response_id, model = door(answer.__dict__)
+        extra = answer.__pydantic_extra__  # type: ignore[attr-defined]  # see _make_door
+    except (AttributeError, KeyError, TypeError):  # made without them
+        return _read_anywhere(answer, operation)
+    if extra and type(extra) is dict and not _BEHIND_DOORS.isdisjoint(extra):
+        return _read_anywhere(answer, operation)
+    is_named = type(response_id) is str and type(model) is str and response_id and model
+    names = (response_id, model) if is_named else None
+    for lane in _lanes[operation is _EMBEDDING].get(type(payload), ()):
+        if lane is not None and (reading := lane(payload, names)) is not None:
+            return reading
+    return _read_anywhere(answer, operation)
+
+
+def _read_anywhere(answer: object, operation: Operation) -> Reading | None:
     view = answer if type(answer) is dict else view_of(answer)
     if view is None:
         return None
-    first = view.get(_FIRST_PLACE)
-    if first is not None and (reading := _read_in_lane(first, operation)) is not None:
+    payload = view.get(_FIRST_PLACE)
+    if payload is not None and (reading := _read_in_lane(payload, operation)) is not None:
+        _make_door(type(answer))
         return reading
     places, is_itself = _places_in(_keys(view))
     if not places and not is_itself:
@@ -135,7 +158,7 @@ def read_first(answers: Iterable[object], operation: Operation, first: Reading |
         return first
     fallback = first
     for answer in answers:
-        reading = read_answer(answer, operation)
+        reading = _read_anywhere(answer, operation)  # without its names: who asks has names of his own
         if reading is not None and not _is_all_zero(reading.usage):
             return reading
         fallback = fallback or reading
@@ -538,9 +561,17 @@ def _read_in_lane(payload: object, operation: Operation) -> Reading | None:
     """Read a payload that is wholly told and shaped like an earlier one; ``None`` for any other, and for the first."""
     key: Any = tuple(payload) if type(payload) is dict else type(payload)
     for lane in _lanes[operation is _EMBEDDING].get(key, ()):
-        if lane is not None and (read := lane.read(payload)) is not None:
-            return Reading(usage=read[0], found=(Found(payload, True, lane, read[1]),), is_counts=True)
+        if lane is not None and (reading := lane(payload)) is not None:
+            return reading
     return None
+
+
+def _make_door(kind: type[Any]) -> None:
+    """Note whether all answers of a class have their usage, and the names beside it, in fields of their own."""
+    if kind not in _doors and len(_doors) < _MOST_KEYS:
+        fields = fields_of(kind)
+        has_all = fields is not None and fields.keys() >= _BEHIND_DOORS
+        _doors[kind] = operator.itemgetter(_FIRST_PLACE, *_NAMES) if has_all else None
 
 
 def _lay_lane(payload: object, usage: Usage, plan: _Plan, operation: Operation) -> None:
@@ -551,9 +582,10 @@ def _lay_lane(payload: object, usage: Usage, plan: _Plan, operation: Operation) 
     if len(known) >= _MOST_ALIKE or (not known and len(lanes) >= _MOST_KEYS):
         return
     places = _places_of(payload, plan, operation)
-    lane = None if places is None else lane_for(payload, places, reasoning_is_in=not plan.reasoning_may_stand_beside)
-    read = None if lane is None else lane.read(payload)
-    lanes[key] = (*known, lane if read is not None and read[0] == usage else None)
+    is_in = not plan.reasoning_may_stand_beside
+    lane = None if places is None else lane_for(payload, places, Reading, reasoning_is_in=is_in)
+    reading = None if lane is None else lane(payload)
+    lanes[key] = (*known, lane if reading is not None and reading.usage == usage else None)
 
 
 def _places_of(payload: object, plan: _Plan, operation: Operation) -> Places | None:
@@ -585,8 +617,11 @@ _EMBEDDING = Operation.EMBEDDING  # reached sooner than a member of its enumerat
 _lanes: tuple[_Lanes, _Lanes] = ({}, {})
 """Those of LLM calls, and those of embeddings."""
 
-_Lanes = dict[Hashable, tuple[Lane | None, ...]]
+_Lanes = dict[Any, tuple[Callable[..., Reading | None] | None, ...]]
 """The lanes by the class of an object, or by the keys of a dict; ``None`` for what none could be laid for."""
+
+_doors: dict[type[Any], Callable[[Any], Any] | None] = {}
+"""By the class of an answer, what takes its usage, its id and its model; ``None`` where they are no fields of it."""
 
 _MOST_ALIKE = 3
 """Objects of one class may differ in which of their parts are null."""
@@ -657,6 +692,8 @@ _FIGURES_OF: tuple[list[str], list[str]] = (
 
 _PLACES = tuple(map(_steps, PLACES))
 _FIRST_PLACE = PLACES[0]
+_NAMES = ("id", "model")
+_BEHIND_DOORS = frozenset({_FIRST_PLACE, *_NAMES})
 _MARKING_NAMES = frozenset(_top(mark) for dialect in DIALECTS for mark in dialect.marks)
 _DIALECT_NAMES = frozenset(
     name

@@ -7,13 +7,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
+from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
+from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
 from loopback_server import LoopbackServer
 from token_callbacks import TokenCounter, uninstall
 from token_callbacks.adapters import httpx as wire
-from token_callbacks.records import Outcome, Provenance, Sources
+from token_callbacks.records import Operation, Outcome, Provenance, Sources
 from token_callbacks.sinks.memory import MemorySink
 
 from .conftest import EMBEDDERS, Loopback
@@ -237,3 +241,31 @@ def _warm_cache(build: Callable[..., Any], server: LoopbackServer, memory: Memor
 
 def _sources(memory: MemorySink) -> list[Sources]:
     return [record.provenance for record in memory.records]
+
+
+class _Embedding(CustomLLM):
+    """A model that embeds something while it answers, and tells so with no span of its own."""
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(model_name="gpt-4o")
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        dispatcher = get_dispatcher("tests.embedding")
+        dispatcher.event(EmbeddingStartEvent(model_dict={"model_name": "text-embedding-3-small"}))
+        dispatcher.event(EmbeddingEndEvent(chunks=["When does the library open?"], embeddings=[[0.1]]))
+        return CompletionResponse(text="At nine.")
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+def test_an_embedding_in_the_span_of_an_llm_call_is_a_record(counter: TokenCounter, memory: MemorySink) -> None:
+    """Its start is not taken for a second one of the call that is open there."""
+    with counter.run("both"):
+        _Embedding().complete("When?")
+
+    assert {Operation.EMBEDDING, Operation.COMPLETION} == {record.operation for record in memory.records}
+    assert 2 == len(memory.records)

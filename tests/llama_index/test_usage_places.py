@@ -13,14 +13,16 @@ from anthropic.types import Message
 from litellm import ModelResponseStream
 from litellm.types.utils import Usage as LiteLLMUsage
 from llama_index.core.llms import AudioBlock, ChatMessage, ChatResponse, DocumentBlock, ImageBlock, TextBlock
+from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import ResponseCompletedEvent
 
 from loopback_server import InventedTokens
 from token_callbacks import TokenCounter
 from token_callbacks.adapters.llama_index import _HOLDERS, LlmEvidence
+from token_callbacks.evidence import Figures, settle
 from token_callbacks.ledger import OpenCall, utc_now
-from token_callbacks.records import CallRecord, Operation, Provenance, Sources, Usage
+from token_callbacks.records import CallRecord, Operation, Outcome, Provenance, Sources, Usage
 from token_callbacks.sinks.memory import MemorySink
 
 from .conftest import BUILDERS, Loopback
@@ -443,6 +445,28 @@ def test_response_is_named_by_an_answer_of_any_class(kind: Callable[..., Any]) -
     raw = kind(id="chatcmpl-3", model="gpt-4o-2024-08-06", usage=None)
 
     assert ("chatcmpl-3", "gpt-4o-2024-08-06") == _evidence_of(raw).names()
+
+
+def test_response_is_named_by_the_last_answer_whoever_told_the_usage() -> None:
+    """Also once answers like these were read before, and their names with them: another model has another price."""
+    told, last = (
+        ChatCompletion.model_construct(id=f"chatcmpl-{model}", model=model, usage=usage)
+        for model, usage in (
+            ("gpt-4o", CompletionUsage(prompt_tokens=3, completion_tokens=4, total_tokens=7)),
+            ("o3", None),
+        )
+    )
+    named = []
+    for _ in range(4):
+        evidence = _evidence_of(last)
+        evidence.previous = ChatResponse(message=ChatMessage(role="assistant", content="Hi"), raw=told)
+        figures = settle(Operation.CHAT, None, Outcome.COMPLETED, [evidence])
+        assert isinstance(figures, Figures)
+        assert 3 == figures.usage.prompt_tokens
+        named.append(figures.names or evidence.names())
+        settle(Operation.CHAT, None, Outcome.COMPLETED, [_evidence_of(told)])
+
+    assert [("chatcmpl-o3", "o3")] * 4 == named
 
 
 @pytest.mark.parametrize(

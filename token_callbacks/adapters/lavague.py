@@ -325,7 +325,7 @@ class TokenCounter(counters.TokenCounter):
         name = _EMBEDDING if draft.call.operation is Operation.EMBEDDING else getattr(scope, "part", ACTION_ENGINE)
         tallies = self._tallies.setdefault(scope.run, {})
         key = (getattr(scope, "owner", None), name)
-        draft.fold_into(tallies.setdefault(key, Totals()), step=None)
+        tallies.setdefault(key, Totals()).fold(draft.entry, None)
 
     def spent_on(self, parts: Collection[str]) -> Spent:
         """Tell what these parts used in the current run, or by the current agent, since it was last forgotten."""

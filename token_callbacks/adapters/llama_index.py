@@ -66,6 +66,15 @@ PROVIDERS = {
 SENT_OVER_HTTPX = frozenset({"OpenAIEmbedding", "AzureOpenAIEmbedding"})
 """Embedding classes whose requests are seen on the wire; others are learned. A cache hit of theirs is no request."""
 
+_OPERATIONS: dict[type, Operation] = {
+    LLMChatStartEvent: Operation.CHAT,
+    LLMCompletionStartEvent: Operation.COMPLETION,
+    EmbeddingStartEvent: Operation.EMBEDDING,
+}
+
+_NEVER_SENDING = frozenset({"structured_llm", "StructuredLLM"})
+"""Classes that never send anything themselves, and the call they make may start in another context."""
+
 _HOLDERS = (
     ("raw",),
     ("raw", "_hidden_params"),
@@ -90,7 +99,7 @@ class LlmEvidence(msgspec.Struct, eq=False):
     def reading(self, operation: Operation) -> Reading | None:
         """Read the usage that the last response, or the one before it, carries in any of the known places."""
         reading = read_answer(getattr(self.last, "raw", None), operation)  # where it nearly always is, and all of it
-        if reading is not None and reading.is_counts:
+        if reading is not None and reading.copy is not None:
             return reading
         return read_first(self._elsewhere(), operation, reading)
 
@@ -261,14 +270,18 @@ class Tracker:
     # all of them cannot raise and is not shielded, which would be one more function to call.
 
     def enter_span(
-        self, id_: str, *args: Any, instance: object = None, parent_id: str | None = None, **kwargs: Any
+        self,
+        id_: str,
+        bound_args: Any = None,
+        instance: object = None,
+        parent_id: str | None = None,
+        tags: object = None,
+        **kwargs: Any,
     ) -> None:
         """Remember a span, and the agent whose step it is."""
-        self._spans[id_] = (parent_id, instance)
-        bound = kwargs.get("bound_args", args[0] if args else None)
-        event = getattr(bound, "arguments", {}).get("ev")  # a step of a workflow; those of agents name the agent
-        if event is not None:
-            self._note_agent(id_, event)
+        self._spans[id_] = parent_id, instance
+        if "ev" in getattr(bound_args, "arguments", ()):  # a step of a workflow; those of agents name the agent
+            self._note_agent(id_, bound_args.arguments["ev"])
 
     def exit_span(self, id_: str, *args: Any, result: object = None, **kwargs: Any) -> None:
         """Forget a span; if it was a call that returned a stream, watch the stream."""
@@ -305,8 +318,7 @@ class Tracker:
         evidence = self.calls.get(id_)
         if evidence is not None and isinstance(err, BudgetExceeded) and not _was_sent(evidence.call):  # our own refusal
             outcome = Outcome.NOT_STARTED
-        if id_ in self.calls:
-            self._close(id_, outcome, err)
+        self._close(id_, outcome, err)
         if id_ in self.embeddings:
             self._close_embeddings(id_, outcome, err)
 
@@ -324,16 +336,33 @@ class Tracker:
 
     # --- events
 
-    def start_llm(self, event: Any) -> None:
-        """Open an LLM call. A second start on an open span (0.10's multi-modal classes) is the same call."""
-        if event.span_id in self.calls:
+    def start(self, event: Any) -> None:
+        """Open an LLM call, or an embedding request of a span.
+
+        A second start of an LLM call on an open span (0.10's multi-modal classes) is the same call.
+        """
+        operation = _OPERATIONS[type(event)]
+        span_id, description = event.span_id, event.model_dict
+        if span_id in self.calls and operation is not Operation.EMBEDDING:
             return
-        is_chat = type(event) is LLMChatStartEvent
-        call = self._open(Operation.CHAT if is_chat else Operation.COMPLETION, event)
-        call.evidence = evidence = LlmEvidence(event, call)
-        # A StructuredLLM never sends anything itself, and the call it makes may start in another context.
-        call.is_wrapper = event.model_dict.get("class_name") in ("structured_llm", "StructuredLLM")
-        self.calls[event.span_id] = evidence
+        around = self._spans.get(span_id, _NO_SPAN)[0]
+        outer = None if around is None and not self._unstarted else self._enclosing(around)
+        class_name, model = description.get("class_name"), description.get("model_name") or description.get("model")
+        call = self._ledger.open_call(
+            self._ledger.origin(FRAMEWORK, outer),
+            framework=FRAMEWORK,
+            operation=operation,
+            provider=PROVIDERS.get(class_name),
+            model=model if isinstance(model, str) and model else None,
+        )
+        if self._agents:
+            call.agent = self._agent_of(span_id) or call.agent
+        if operation is Operation.EMBEDDING:
+            self._add_request(span_id, call, class_name)
+            return
+        self.calls[span_id] = call.evidence = LlmEvidence(event, call)
+        if class_name in _NEVER_SENDING:
+            call.is_wrapper = True
 
     def begin_stream(self, span_id: str, evidence: LlmEvidence) -> None:
         """Note that the first piece of a stream has arrived."""
@@ -348,10 +377,10 @@ class Tracker:
         """Close an LLM call."""
         evidence = self.calls.get(event.span_id)
         if evidence is not None:
-            if event.response is not None and event.response is not evidence.last:
-                evidence.previous = evidence.last
-                evidence.last = event.response
-            self._close(event.span_id, Outcome.COMPLETED, None)
+            response = event.response
+            if response is not None and response is not evidence.last:
+                evidence.previous, evidence.last = evidence.last, response
+            self._close(event.span_id)
 
     def break_llm(self, event: Any) -> None:
         """Close an LLM call whose stream was left or broke."""
@@ -361,17 +390,14 @@ class Tracker:
             evidence = self.calls.pop(event.span_id, None)
             if evidence is not None:
                 self._ledger.call_gone(evidence.call, outcome)
-        elif event.span_id in self.calls:
+        else:
             self._close(event.span_id, outcome, error)
 
-    def start_embedding(self, event: Any) -> None:
-        """Open an embedding request."""
-        call = self._open(Operation.EMBEDDING, event)
-        span = self.embeddings.get(event.span_id)
+    def _add_request(self, span_id: str, call: OpenCall, class_name: str | None) -> None:
+        span = self.embeddings.get(span_id)
         if span is None:
-            class_name = part(event.model_dict, "class_name")
-            span = self.embeddings[event.span_id] = _EmbeddingSpan(
-                class_name, self._is_seen_below(class_name, self._spans.get(event.span_id, _NO_SPAN)[1])
+            span = self.embeddings[span_id] = _EmbeddingSpan(
+                class_name, self._is_seen_below(class_name, self._spans.get(span_id, _NO_SPAN)[1])
             )
         span.requests.append(call)
 
@@ -391,22 +417,6 @@ class Tracker:
                 self._seen_below.add(span.class_name)
             self._ledger.close_call(request, outcome=Outcome.COMPLETED, evidence=(evidence,))
 
-    def _open(self, operation: Operation, event: Any) -> OpenCall:
-        description = event.model_dict
-        model = description.get("model_name") or description.get("model")
-        around = self._spans.get(event.span_id, _NO_SPAN)[0]
-        outer = None if around is None and not self._unstarted else self._enclosing(around)
-        call = self._ledger.open_call(
-            self._ledger.origin(FRAMEWORK, outer),
-            framework=FRAMEWORK,
-            operation=operation,
-            provider=PROVIDERS.get(description.get("class_name")),
-            model=model if isinstance(model, str) and model else None,
-        )
-        if self._agents:
-            call.agent = self._agent_of(event.span_id) or call.agent
-        return call
-
     def _agent_of(self, span_id: str | None) -> str | None:
         while span_id is not None:
             if span_id in self._agents:
@@ -414,12 +424,15 @@ class Tracker:
             span_id = self._spans.get(span_id, _NO_SPAN)[0]
         return None
 
-    def _close(self, span_id: str, outcome: Outcome, error: BaseException | None) -> None:
-        evidence = self.calls.pop(span_id)
-        evidence.frame = None
-        self._unstarted.pop(span_id, None)
-        self._ledger.close_call(evidence.call, outcome=outcome, evidence=(evidence,), error=error)
-        evidence.call.evidence = None  # it knows its call: without the cycle events and responses go at once
+    def _close(self, span_id: str, outcome: Outcome = Outcome.COMPLETED, error: BaseException | None = None) -> None:
+        """Close the LLM call of a span, if one is open there."""
+        evidence = self.calls.pop(span_id, None)
+        if evidence is not None:
+            if self._unstarted and self._unstarted.pop(span_id, None) is not None:
+                evidence.frame = None
+            call = evidence.call
+            self._ledger.close_call(call, outcome=outcome, error=error)
+            call.evidence = None  # it knows its call: without the cycle events and responses go at once
 
     def _close_embeddings(self, span_id: str, outcome: Outcome, error: BaseException | None) -> None:
         span = self.embeddings.pop(span_id)
@@ -499,12 +512,12 @@ def _event_handler(tracker: Tracker, ledger: Ledger) -> BaseEventHandler:
     # swallows what does.
     calls = tracker.calls
     others: dict[type, Callable[[Any], None]] = {
-        LLMChatStartEvent: tracker.start_llm,
-        LLMCompletionStartEvent: tracker.start_llm,
+        LLMChatStartEvent: tracker.start,
+        LLMCompletionStartEvent: tracker.start,
+        EmbeddingStartEvent: tracker.start,
         LLMChatEndEvent: tracker.end_llm,
         LLMCompletionEndEvent: tracker.end_llm,
         ExceptionEvent: tracker.break_llm,
-        EmbeddingStartEvent: tracker.start_embedding,
         EmbeddingEndEvent: tracker.end_embedding,
     }
 
@@ -518,11 +531,11 @@ def _event_handler(tracker: Tracker, ledger: Ledger) -> BaseEventHandler:
                 evidence.previous = evidence.last
                 evidence.last = response = event.response
                 evidence.deltas.append(response.delta)
-        elif kind in others:
+        elif (act := others.get(kind)) is not None:
             try:  # what shielded() does, without the call of one more function
-                others[kind](event)
+                act(event)
             except Exception as error:  # noqa: BLE001
-                ledger.note_internal_error(error, others[kind].__qualname__)
+                ledger.note_internal_error(error, act.__qualname__)
 
     class TokenCallbacksEventHandler(BaseEventHandler):
         handle = handle_event
@@ -624,7 +637,6 @@ class TokenCountingHandler(BaseCallbackHandler):
         self._verbose = verbose
         self._logger = logger or _log
         self._ledger = process_ledger()
-        self._note_listener = self._ledger.shielded(self._listen)
         self.reset_counts()
         self._attach()
 
@@ -721,8 +733,12 @@ class TokenCountingHandler(BaseCallbackHandler):
         """Ask for the record of the call that starts now; raises ``BudgetExceeded`` if a budget is used up."""
         if event_type is CBEventType.LLM or event_type is CBEventType.EMBEDDING:
             if event_type not in self.event_ends_to_ignore:
-                self._note_listener()
-            self._keep_budget(event_type)
+                try:  # what shielded() does, without the call of one more function
+                    self._listen()
+                except Exception as error:  # noqa: BLE001
+                    self._ledger.note_internal_error(error, "TokenCountingHandler._listen")
+            if self.token_budget is not None and event_type is CBEventType.LLM:
+                self._keep_budget(self.token_budget)
         return event_id
 
     def on_event_end(
@@ -737,10 +753,11 @@ class TokenCountingHandler(BaseCallbackHandler):
         """Do nothing."""
 
     def _listen(self) -> None:
-        if _once.current is None:  # uninstalled since
-            self._attach()
-        # LlamaIndex's instrumentation event of the same start comes first, in the same span (0.14.25).
         installed = _once.current
+        if installed is None:  # uninstalled since
+            self._attach()
+            installed = _once.current
+        # LlamaIndex's instrumentation event of the same start comes first, in the same span (0.14.25).
         call = None if installed is None else installed.tracker.call_of(active_span_id.get())
         if call is not None and self not in call.listeners:
             call.listeners.append(self)
@@ -749,11 +766,11 @@ class TokenCountingHandler(BaseCallbackHandler):
         for framework in hooks.FRAMEWORKS:  # LiteLLM too, which knows what LlamaIndex's embedding classes over it drop
             hooks.attach(framework)
 
-    def _keep_budget(self, event_type: CBEventType) -> None:
+    def _keep_budget(self, budget: int) -> None:
         used = self._prompt + self._completion
-        if self.token_budget is not None and event_type is CBEventType.LLM and used > self.token_budget:
+        if used > budget:
             raise BudgetExceeded(
-                f"{used} LLM tokens are used and token_budget is {self.token_budget}: raise the budget, or call"
+                f"{used} LLM tokens are used and token_budget is {budget}: raise the budget, or call"
                 " reset_counts() to start a new one"
             )
 
