@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -165,7 +166,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ledger = Ledger(clock=_Clock())
-        self.ledger._settle = _settle
+        self.patches = pytest.MonkeyPatch()
+        self.patches.setattr("token_callbacks.ledger.settle", _settle)
         self.ledger._worker = _ByHand()
         self.start_exchange = starter(self.ledger)
         self.locators: list[Callable[[], OpenCall | None]] = []
@@ -345,6 +347,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """End what is open as the end of a program would, and check everything."""
+        try:
+            self._end_and_check()
+        finally:
+            self.patches.undo()
+
+    def _end_and_check(self) -> None:
         ledger = self.ledger
         for call in self.opened:
             ledger.call_gone(call, Outcome.ABANDONED)

@@ -224,8 +224,6 @@ def _basis(figures: Sequence[Any], operation: Operation, outcome: Outcome, is_ca
     whole, completion = (figures[0], 0) if is_embedding else (figures[1], figures[2])
     if whole is None or completion is None:
         return Basis.MISSING
-    if not any(figures[_PARTS]):
-        return _TOKENS
     read, written, thought, heard, spoken, images, videos, written_1h = figures[_PARTS]
     cached, seen = (read or 0) + (written or 0), (heard or 0) + (images or 0) + (videos or 0)
     thought, spoken = thought or 0, spoken or 0

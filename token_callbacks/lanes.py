@@ -41,8 +41,8 @@ def lane_for(
     """Lay a lane for what is like an example; ``None`` where there is more to it than counts.
 
     The lane takes an object, and names to hand on. It returns what ``made`` makes of the object's ``usage``, its
-    ``parts``, their ``copy`` and the ``names``; ``None`` for an object that does not fit, tells too little, or is
-    doubtful.
+    ``parts``, what makes a ``copy`` of them, the ``names``, and that it ``is_counts``; ``None`` for an object that does
+    not fit, tells too little, or is doubtful.
     ``reasoning_is_in``: whether it is certain that the completion has the reasoning in it.
     """
     if not _holds_counts(example, _DEEPEST):
@@ -68,7 +68,7 @@ def read(it, names=None):
         return None  # one is negative or huge
     if {" or ".join(tests)}:
         return None
-    return made(usage=Usage({usage}), parts=({everything}), copy=copy, names=names)
+    return made(usage=Usage({usage}), parts=({everything}), copy=copy, names=names, is_counts=True)
 
 def copy(parts):
     {everything} = parts
@@ -89,10 +89,8 @@ def names_of(example: object) -> Mapping[Any, Any] | None:
     """Tell what a dict, or an object of a pydantic class, holds; ``None`` for anything else, or for what holds more."""
     if type(example) is dict:
         return example
-    fields = fields_of(type(example))
-    values: Any = getattr(example, "__dict__", None)
-    is_model = fields is not None and isinstance(values, dict) and isinstance(getattr(example, _NAMES_SET, 0), set)
-    if fields is None or not is_model:
+    fields, values = fields_of(type(example)), getattr(example, "__dict__", None)
+    if fields is None or not isinstance(values, dict) or not isinstance(getattr(example, _NAMES_SET, 0), set):
         return None
     return values if values.keys() == fields.keys() and not getattr(example, _EXTRA, None) else None
 
@@ -136,7 +134,7 @@ class _Taken:
         self._by_path |= {(*path, name): variable for name, variable in variables.items()}
         lines += [
             f"if len(within) != {len(values)}: return None",
-            f"{', '.join(variables.values())} = {self._constant(_values_of(list(values)))}(within)",
+            f"{', '.join(variables.values())} = {self._constant(operator.itemgetter(*values))}(within)",
         ]
         copied = []
         for name, value in values.items():
@@ -173,11 +171,6 @@ def _holds_counts(example: object, depth: int) -> bool:
         and all(_is_name(name) for name in values)
         and all(_may_be_count(value) or _holds_counts(value, depth - 1) for value in values.values())
     )
-
-
-def _values_of(names: Sequence[str]) -> Callable[[Any], Any]:
-    """Read several values of a dict in one go; of a single name the value itself."""
-    return operator.itemgetter(*names)
 
 
 def _may_be_count(value: object) -> bool:

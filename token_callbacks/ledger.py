@@ -149,7 +149,7 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
         asked = (call.operation, call.provider, call.model, call.started_at)
         kind = (call.agent, figures.sources, ending.outcome, call.attempt > 1, bool(self.doubts), ending.cached)
         reading = figures.reading
-        told = None if reading is None or reading.copy is not None else reading.payload
+        told = None if reading is None or reading.is_counts else reading.payload
         return asked, figures.usage, self.names[1], told, kind
 
     def record(self, run_id: str, step: str | None) -> CallRecord:
@@ -205,7 +205,6 @@ class Ledger:
         self._gone: deque[tuple[OpenCall, Outcome]]
         self._warned: set[tuple[str, str]] = set()
         self._start_afresh()
-        self._settle = settle
         self._is_told = self.shielded(_is_told)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start_afresh)
@@ -388,7 +387,7 @@ class Ledger:
         if not receivers:
             return True
         try:  # what shielded() does, without the call of one more function
-            figures = self._settle(call.operation, call.model, ending.outcome, evidence, _most_counted_here)
+            figures = settle(call.operation, call.model, ending.outcome, evidence, _most_counted_here)
             names = (isinstance(figures, Figures) and figures.names) or _names(evidence)
         except Exception as error:  # noqa: BLE001
             self.note_internal_error(error, "settle")
@@ -397,24 +396,19 @@ class Ledger:
         if not isinstance(figures, Figures):
             count = self.shielded(figures)
             if not counts_here:
-                self._leave_to_worker(call, receivers, ending, ended_at, count, names)
+                hand_out = functools.partial(self._hand_out, call, receivers, ending, ended_at, names)
+                self._leave_to_worker(call, count, hand_out)
                 return False
             figures = count() or unsettled(call.operation)
-        self._hand_out(call, receivers, ending, ended_at, figures, names)
+        self._hand_out(call, receivers, ending, ended_at, names, figures)
         return True
 
-    def _leave_to_worker(  # noqa: PLR0917 - what a draft is made of
-        self,
-        call: OpenCall,
-        receivers: Sequence[Receiver],
-        ending: Ending,
-        ended_at: datetime,
-        count: Callable[[], Figures | None],
-        names: Names,
+    def _leave_to_worker(
+        self, call: OpenCall, count: Callable[[], Figures | None], hand_out: Callable[[Figures], None]
     ) -> None:
         def finish() -> None:
             try:
-                self._hand_out(call, receivers, ending, ended_at, count() or unsettled(call.operation), names)
+                hand_out(count() or unsettled(call.operation))
             finally:
                 self._forget(call)
 
@@ -427,8 +421,8 @@ class Ledger:
         receivers: Sequence[Receiver],
         ending: Ending,
         ended_at: datetime,
-        figures: Figures,
         names: Names,
+        figures: Figures,
     ) -> None:
         reading = figures.reading
         draft = Draft(
@@ -438,7 +432,7 @@ class Ledger:
             ended_at=ended_at,
             figures=figures,
             names=names,
-            doubts=[] if reading is None or reading.copy is not None else reading.doubts,
+            doubts=[] if reading is None or reading.is_counts else reading.doubts,
         )
         with self.lock:
             for receiver in receivers:

@@ -80,14 +80,14 @@ class _Sums:
 class _Kind(msgspec.Struct, frozen=True):
     """What the calls of one sum have in common beside their charge; the end of its key, in its order."""
 
-    step: str | None
-    """The one thing that a call's entry does not tell: each counter has steps of its own."""
     agent: str | None
     sources: Sources
     outcome: Outcome
     is_retried: bool
     is_doubted: bool
     is_cached: bool
+    step: str | None
+    """The one thing that a call's entry does not tell: each counter has steps of its own."""
 
 
 Entry = tuple[Asked, Usage, str | None, Mapping[str, Any] | None, tuple[Any, ...]]
@@ -99,8 +99,10 @@ agent, the sources, the outcome, whether it is retried, doubted, cached.
 
 
 _MOST_WAITING = 32
-_OUTCOME = _Kind.__struct_fields__.index("outcome") - 1
-_IS_CACHED = _Kind.__struct_fields__.index("is_cached") - 1
+_OUTCOME = _Kind.__struct_fields__.index("outcome")
+_IS_CACHED = _Kind.__struct_fields__.index("is_cached")
+_AGENT, _STEP = (_CHARGE + _Kind.__struct_fields__.index(name) for name in ("agent", "step"))
+"""Where in a key they are."""
 
 
 class Totals:
@@ -144,7 +146,7 @@ class Totals:
             charge, reported = key_of(
                 asked, figures, outcome=outcome, is_cached=is_cached, response_model=response_model, told=told
             )
-            key = (*charge, step, *kind)
+            key = (*charge, *kind, step)
             last, sums = self._last
             if key != last:  # mostly one call is like the one before it
                 sums = self._folded.setdefault(key, _Sums())
@@ -289,12 +291,12 @@ class Totals:
     @property
     def by_step(self) -> list[GroupTotals]:
         """Totals by step, in order of first use; calls outside any step are in none."""
-        return _rows(self._groups(operator.itemgetter(_CHARGE)), without_name=False)
+        return _rows(self._groups(operator.itemgetter(_STEP)), without_name=False)
 
     @property
     def by_agent(self) -> list[GroupTotals]:
         """Totals by agent, in order of first use; calls that no agent made are in none."""
-        return _rows(self._groups(operator.itemgetter(_CHARGE + 1)), without_name=False)
+        return _rows(self._groups(operator.itemgetter(_AGENT)), without_name=False)
 
 
 _NO_FIGURES = [0] * len(Usage.__struct_fields__)

@@ -41,7 +41,9 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     parts: Parts = ()
     """The usage object, as a lane took it apart."""
     copy: Copy | None = None
-    """Copies the parts. Where it is, there is nothing but counts, and nothing speaks against them."""
+    """Makes plain JSON values of the parts."""
+    is_counts: bool = False
+    """It is certain that there is nothing but counts in the payload, and that nothing speaks against them."""
     names: tuple[str, str] | None = None
     """The id and the model of the answer that was read, where they were seen on the way to its usage."""
 

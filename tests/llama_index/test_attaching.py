@@ -337,7 +337,7 @@ def test_a_fault_at_the_start_of_a_call_is_counted_and_does_not_reach_the_caller
     with counter.run("faulty") as run:
         _call(server, "OpenAI")
 
-    assert "ZeroDivisionError in Tracker.start" in caplog.text
+    assert "ZeroDivisionError in Tracker.start;" in caplog.text
     assert 2 == run.summary.internal_errors, "one a call"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
-from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
+from llama_index.core.llms import CompletionResponse
 from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
@@ -23,6 +23,7 @@ from token_callbacks.sinks.memory import MemorySink
 from .conftest import EMBEDDERS, Loopback
 from .figures import embedding_figures, embedding_truth
 from .methods import Call
+from .shaped import ShapedLLM
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -243,12 +244,8 @@ def _sources(memory: MemorySink) -> list[Sources]:
     return [record.provenance for record in memory.records]
 
 
-class _Embedding(CustomLLM):
+class _Embedding(ShapedLLM):
     """A model that embeds something while it answers, and tells so with no span of its own."""
-
-    @property
-    def metadata(self) -> LLMMetadata:
-        return LLMMetadata(model_name="gpt-4o")
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -256,10 +253,6 @@ class _Embedding(CustomLLM):
         dispatcher.event(EmbeddingStartEvent(model_dict={"model_name": "text-embedding-3-small"}))
         dispatcher.event(EmbeddingEndEvent(chunks=["When does the library open?"], embeddings=[[0.1]]))
         return CompletionResponse(text="At nine.")
-
-    @llm_completion_callback()
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
-        raise NotImplementedError
 
 
 def test_an_embedding_in_the_span_of_an_llm_call_is_a_record(counter: TokenCounter, memory: MemorySink) -> None:

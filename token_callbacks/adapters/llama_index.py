@@ -44,7 +44,7 @@ from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 from token_callbacks import hooks
 from token_callbacks.errors import BudgetExceeded, InvalidArgument
 from token_callbacks.evidence import NO_NAMES, Completion, Names, Prompt, is_at_limit
-from token_callbacks.ledger import Draft, Ledger, OpenCall, process_ledger
+from token_callbacks.ledger import Draft, Ledger, OpenCall, name_of, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
 from token_callbacks.usage import Reading, part, read_answer, read_first, token_count, view_of
@@ -99,7 +99,7 @@ class LlmEvidence(msgspec.Struct, eq=False):
     def reading(self, operation: Operation) -> Reading | None:
         """Read the usage that the last response, or the one before it, carries in any of the known places."""
         reading = read_answer(getattr(self.last, "raw", None), operation)  # where it nearly always is, and all of it
-        if reading is not None and reading.copy is not None:
+        if reading is not None and reading.is_counts:
             return reading
         return read_first(self._elsewhere(), operation, reading)
 
@@ -736,7 +736,7 @@ class TokenCountingHandler(BaseCallbackHandler):
                 try:  # what shielded() does, without the call of one more function
                     self._listen()
                 except Exception as error:  # noqa: BLE001
-                    self._ledger.note_internal_error(error, "TokenCountingHandler._listen")
+                    self._ledger.note_internal_error(error, name_of(self._listen))
             if self.token_budget is not None and event_type is CBEventType.LLM:
                 self._keep_budget(self.token_budget)
         return event_id
