@@ -11,6 +11,7 @@ import httpx
 import litellm
 import msgspec
 import openai
+import pytest
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
@@ -35,17 +36,26 @@ FAULT = {"x-loopback-fault": "status=400"}
 
 
 class Clients:
-    """The HTTP clients that all runs of a server share."""
+    """The HTTP clients that all runs of a server share.
+
+    They keep every connection that they open, for good. Of those that are too many to be kept, or were idle too long,
+    httpcore 1.0.9 may close one that a request was just given (https://github.com/encode/httpcore/issues/1110), which
+    then waits until its time is over: LiteLLM's own client opens 100, keeps 20 for 5 s, and waits 6,000 s.
+    """
 
     def __init__(self, server: LoopbackServer) -> None:
         self.server = server
-        limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+        limits = httpx.Limits(max_connections=64, max_keepalive_connections=64, keepalive_expiry=None)
         self.turns = asyncio.Semaphore(256)
         """The gathered calls that are sent at once: of more, the system resets connections."""
         self.shared = {
             "http_client": httpx.Client(limits=limits, timeout=120),
             "async_http_client": httpx.AsyncClient(limits=limits, timeout=120),
         }
+
+    def lend(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Have LiteLLM, too, send by the client that is shared; asynchronously it sends by aiohttp."""
+        monkeypatch.setattr(litellm, "client_session", self.shared["http_client"])
 
 
 def _own_clients() -> dict[str, Any]:
@@ -63,7 +73,7 @@ class Caller:
     def __init__(self, clients: Clients, name: str) -> None:
         self.name = name
         self._clients = clients
-        self._here = {"api_base": clients.server.base_url, "api_key": "sk-loopback", "max_retries": 0}
+        self._here = {"api_base": clients.server.base_url, "api_key": "sk-loopback", "max_retries": 0, "timeout": 120}
 
     def model(self, fate: str = "well") -> str:
         """Name a model that LlamaIndex takes for one of OpenAI's."""

@@ -92,13 +92,17 @@ def _all_runs(counter: TokenCounter, clients: Clients) -> list[_Ended]:
 
 
 @pytest.mark.parametrize("repetition", range(REPETITIONS))
-def test_every_record_is_in_its_run_and_the_sums_are_the_servers(tmp_path: Path, repetition: int) -> None:
+def test_every_record_is_in_its_run_and_the_sums_are_the_servers(
+    tmp_path: Path, repetition: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Runs at once in threads and in one event loop do not mix, lose or double a call of any kind."""
     memory = MemorySink()
     others = len(workers())
     with LoopbackServer(stream_usage="asked") as server:
         counter = TokenCounter(log_dir=tmp_path / "logs", sinks=[memory], drain_seconds=20)
-        ended = _all_runs(counter, Clients(server))
+        clients = Clients(server)
+        clients.lend(monkeypatch)
+        ended = _all_runs(counter, clients)
         gc.collect()
         left = what_is_left()
         opened = open_files(tmp_path)
