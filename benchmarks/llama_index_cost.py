@@ -55,7 +55,8 @@ def rows() -> Iterator[Row]:
             yield from _chunk_rows(hooks, history_of(messages))
         for messages in _HISTORIES:
             yield from _call_rows(hooks, history_of(messages), "usage in raw", usage=_USAGE)
-        yield from _call_rows(hooks, history_of(1), "no usage, both count", usage=None)
+        for messages in _HISTORIES:
+            yield from _call_rows(hooks, history_of(messages), "no usage, both count", usage=None)
 
 
 class ReplayLLM(CustomLLM):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -54,6 +55,9 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 _LIMITS = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
 """What OpenAI, Anthropic and Amazon, the Responses API and Mistral call a limit, and others in capitals."""
 
+_REASONS = ("stop_reason", "stopReason", "done_reason")
+"""Where it stands that is not in a choice."""
+
 
 def is_limit(reason: object) -> bool:
     """Tell whether a finish reason says that the answer came to its limit, and not to its end."""
@@ -64,11 +68,17 @@ def is_at_limit(answer: object) -> bool:
     """Tell whether a whole answer came to its limit, by whatever its provider calls the reason why it stopped."""
     view = view_of(answer) or {}
     choices = view.get("choices")
-    reasons = [part(choice, "finish_reason") for choice in choices] if isinstance(choices, list | tuple) else []
-    reasons += [view.get(name) for name in ("stop_reason", "stopReason", "done_reason")]
-    for response in (view, view_of(view.get("response")) or {}):  # the Responses API, and its last event
-        reasons.append(part(response.get("incomplete_details"), "reason"))
-    return any(is_limit(reason) for reason in reasons if reason is not None)
+    if isinstance(choices, list | tuple):
+        for choice in choices:
+            if is_limit(part(choice, "finish_reason")):
+                return True
+    for name in _REASONS:
+        if name in view and is_limit(view.get(name)):
+            return True
+    for response in (view, view_of(view.get("response"))):  # the Responses API, and its last event
+        if response is not None and is_limit(part(response.get("incomplete_details"), "reason")):
+            return True
+    return False
 
 
 Names = tuple[str | None, str | None]
@@ -162,8 +172,8 @@ def _length(value: object) -> int:
         return len(value)
     if isinstance(value, list | tuple):
         return sum(map(_length, value)) if value and not isinstance(value[0], int) else 0
-    if isinstance(value, Mapping):
-        return sum(map(_length, value.values()))
+    if type(value) is dict or isinstance(value, Mapping):  # an abstract class takes long to say yes
+        return sum(len(each) if type(each) is str else _length(each) for each in value.values())
     return 0
 
 
@@ -193,15 +203,20 @@ def _settle_embedding(
 
 
 def _counted_embedding(model: str | None, inputs: Sequence[str | Sequence[int]], reading: Reading | None) -> Figures:
-    from token_callbacks.counting import count_embedding  # not before something has to be counted
-
-    count = count_embedding(model=model, inputs=inputs)
+    count: Count = _counting().count_embedding(model=model, inputs=inputs)
     return Figures(
         usage=Usage(embedding_tokens=count.tokens),
         sources=Sources(embedding=_grade(count.exact), embedding_error_band=count.error_band),
         counting_method=count.method,
         reading=reading,
     )
+
+
+@functools.cache
+def _counting() -> ModuleType:
+    from token_callbacks import counting  # not before something has to be counted
+
+    return counting
 
 
 def _settle_llm(  # noqa: PLR0917 - told to nobody but settle
@@ -269,9 +284,7 @@ def _prompt_figure(told: int | None, model: str | None, sent: Prompt | None, api
     server = server_for(model)
     if server is not None and (told_by := server.count_prompt(str(model), sent.messages, sent.tools)) is not None:
         return _Figure(told_by[0], Provenance.COUNTED, told_by[1])
-    from token_callbacks.counting import count_prompt
-
-    count = count_prompt(
+    count: Count = _counting().count_prompt(
         model=model,
         messages=sent.messages,
         tools=sent.tools,
@@ -303,10 +316,8 @@ def _counted_completion(model: str | None, back: Completion, sent: Prompt | None
         told_by = server.count_text(str(model), back.text)
         if told_by is not None:
             return _Figure(told_by[0], Provenance.COUNTED, told_by[1])
-    from token_callbacks.counting import count_completion
-
     asked = Prompt(messages=()) if sent is None else sent
-    count = count_completion(
+    count: Count = _counting().count_completion(
         model=model,
         text=back.texts or back.text,
         tool_calls=back.tool_calls,

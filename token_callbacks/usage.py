@@ -121,7 +121,7 @@ def read_answer(answer: object, operation: Operation) -> Reading | None:
 
 def _read_anywhere(answer: object, operation: Operation) -> Reading | None:
     view = answer if type(answer) is dict else view_of(answer)
-    if view is None:
+    if view is None or (type(view) is dict and not view):
         return None
     payload = view.get(_FIRST_PLACE)
     if payload is not None and (reading := _read_in_lane(payload, operation)) is not None:
@@ -668,9 +668,12 @@ def _follow(whole: Any, steps: _Steps) -> Any:
             if not isinstance(whole, list | tuple):
                 return None
             key, wanted = selector
-            chosen = [item for item in whole[:_WIDEST] if key is None or part(item, key) == wanted]
-            rest = steps[position + 1 :]
-            ends = [end for item in chosen if (end := _follow(item, rest) if rest else item) is not None]
+            rest, ends = steps[position + 1 :], []
+            for item in whole[:_WIDEST]:
+                if key is None or part(item, key) == wanted:
+                    end = _follow(item, rest) if rest else item
+                    if end is not None:
+                        ends.append(end)
             return ends or None
     return whole
 
@@ -720,7 +723,13 @@ def view_of(value: Any) -> View | None:
     if kind is dict:
         return cast("View", value)
     sort = _sort(kind)  # type: ignore[arg-type]  # mypy: are classes hashable?
-    if sort is _HAS_NAMES:
+    if sort is _IS_MODEL:
+        try:
+            if not value.__pydantic_extra__:
+                return cast("View", value.__dict__)
+        except AttributeError:  # made without it
+            pass
+    if sort is _HAS_NAMES or sort is _IS_MODEL:
         attributes = getattr(value, "__dict__", None)
         if type(attributes) is dict:
             extra = getattr(value, "__pydantic_extra__", None)  # what a provider sent and the class does not know
@@ -731,7 +740,7 @@ def view_of(value: Any) -> View | None:
     return cast("View", value) if sort is _IS_MAPPING else None
 
 
-_HAS_NAMES, _IS_MAPPING, _IS_PLAIN = range(3)
+_HAS_NAMES, _IS_MODEL, _IS_MAPPING, _IS_PLAIN = range(4)
 
 
 @functools.lru_cache(maxsize=512)
@@ -739,7 +748,9 @@ def _sort(kind: type[Any]) -> int:
     """Tell how a payload of some class is looked into."""
     if issubclass(kind, Mapping):
         return _IS_MAPPING
-    return _IS_PLAIN if issubclass(kind, _PLAIN) else _HAS_NAMES
+    if issubclass(kind, _PLAIN):
+        return _IS_PLAIN
+    return _HAS_NAMES if fields_of(kind) is None else _IS_MODEL
 
 
 _PLAIN = (str, bytes, int, float, list, tuple, set, frozenset, type(None))

@@ -16,6 +16,7 @@ from llama_index.core.llms import AudioBlock, ChatMessage, ChatResponse, Documen
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import ResponseCompletedEvent
+from pydantic import BaseModel
 
 from loopback_server import InventedTokens
 from token_callbacks import TokenCounter
@@ -78,6 +79,21 @@ def _litellm_chunk() -> Any:
     return chunk
 
 
+def _openai_chunk_with_hidden_params() -> Any:
+    chunk = ChatCompletionChunk.model_construct(id="chatcmpl-3", model="m", choices=[])
+    chunk._hidden_params = {"usage": OPENAI}
+    return chunk
+
+
+class _Computing(BaseModel):
+    """Has its parts from a method of its own, as wrappers do."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_hidden_params":
+            return {"usage": OPENAI}
+        raise AttributeError(name)
+
+
 GEMINI = {
     "finish_reason": "STOP",
     "usage_metadata": {"prompt_token_count": 31, "candidates_token_count": 4, "thoughts_token_count": 3},
@@ -124,6 +140,12 @@ SHAPES: dict[str, tuple[Place, Shape, Usage]] = {
         Usage(prompt_tokens=31, completion_tokens=7, reasoning_tokens=7),
     ),
     "LiteLLM, last chunk": (("raw", "_hidden_params", "usage"), {"raw": _litellm_chunk}, PLAIN),
+    "LiteLLM, on an object of another class": (
+        ("raw", "_hidden_params", "usage"),
+        {"raw": _openai_chunk_with_hidden_params},
+        PLAIN,
+    ),
+    "LiteLLM, in a wrapper": (("raw", "_hidden_params", "usage"), {"raw": _Computing}, PLAIN),
     "usage beside the response": (("additional_kwargs", "usage"), {"additional_kwargs": {"usage": OPENAI}}, PLAIN),
     "usage beside the message": (
         ("message", "additional_kwargs", "usage"),

@@ -13,6 +13,7 @@ Facts about llama-index-core 0.14.25 that shape this file:
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import sys
@@ -44,6 +45,7 @@ from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 from token_callbacks import hooks
 from token_callbacks.errors import BudgetExceeded, InvalidArgument
 from token_callbacks.evidence import NO_NAMES, Completion, Names, Prompt, is_at_limit
+from token_callbacks.lanes import fields_of
 from token_callbacks.ledger import Draft, Ledger, OpenCall, name_of, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
@@ -104,11 +106,13 @@ class LlmEvidence(msgspec.Struct, eq=False):
         return read_first(self._elsewhere(), operation, reading)
 
     def _elsewhere(self) -> Iterator[Any]:
-        """Go through where else the usage may be."""
+        """Go through where else the usage may be: what is there."""
         for holders, response in ((_HOLDERS[1:], self.last), (_HOLDERS, self.previous)):
             if response is not None:
                 for holder in holders:
-                    yield _at(response, holder)
+                    held = _at(response, holder)
+                    if held is not None and (type(held) is not dict or held):
+                        yield held
 
     def rules_out_usage(self) -> bool:
         """Leave it open."""
@@ -122,15 +126,12 @@ class LlmEvidence(msgspec.Struct, eq=False):
         """Gather the messages or the prompt text, and the tools that were offered."""
         start = self.start
         sent = start.additional_kwargs
-        offered = {
-            "tools": part(sent, "tools") or (),
-            "tool_choice": part(sent, "tool_choice"),
-            "parallel_tool_calls": part(sent, "parallel_tool_calls"),
-            "response_format": part(sent, "response_format"),
-            "is_continued": bool(
-                part(sent, "previous_response_id") or part(start.model_dict, "track_previous_responses")
-            ),
-        }
+        offered: dict[str, Any] = {}
+        if sent:
+            offered = {name: part(sent, name) for name in ("tool_choice", "parallel_tool_calls", "response_format")}
+            offered["tools"] = part(sent, "tools") or ()
+        if part(sent, "previous_response_id") or part(start.model_dict, "track_previous_responses"):
+            offered["is_continued"] = True
         if isinstance(start, LLMChatStartEvent):
             return Prompt(messages=[_message(message) for message in start.messages], **offered)
         if part(start.model_dict, "is_chat_model"):
@@ -792,7 +793,9 @@ _DRAIN_SECONDS = 2.0
 
 def _message(message: Any) -> dict[str, Any]:
     """Shape a ChatMessage as OpenAI does."""
-    shaped: dict[str, Any] = {"role": getattr(message.role, "value", str(message.role)), "content": _content(message)}
+    role = message.role  # mostly an enumeration of strings, whose own way to a value takes longer
+    role = str.__str__(role) if isinstance(role, str) else getattr(role, "value", str(role))
+    shaped: dict[str, Any] = {"role": role, "content": _content(message)}
     tool_calls = _tool_calls(message)
     if tool_calls:
         shaped["tool_calls"] = tool_calls
@@ -844,10 +847,22 @@ def _tool_call(call: Any) -> dict[str, Any]:
     }
 
 
-def _at(whole: object, place: Sequence[str]) -> Any:
+_TELLS_NONE = getattr(BaseEventHandler, "__getattr__", None)
+"""What a pydantic object is asked by for a part that it has not; ``None`` of LlamaIndex 0.10's classes."""
+
+
+def _at(whole: Any, place: Sequence[str]) -> Any:
     for name in place:
-        whole = part(whole, name)
+        kind: Any = type(whole)  # mypy: are classes hashable?
+        whole = part(whole, name) if _may_have(kind, name) else (view_of(whole) or {}).get(name)
     return whole
+
+
+@functools.lru_cache(maxsize=512)
+def _may_have(kind: type[Any], name: str) -> bool:
+    """Tell whether a class may give its objects such a part: one of pydantic's takes long to say that it has none."""
+    is_pydantics = _TELLS_NONE is not None and getattr(kind, "__getattr__", None) is _TELLS_NONE
+    return not is_pydantics or name in (fields_of(kind) or ()) or hasattr(kind, name)
 
 
 def _text(value: object) -> str | None:

@@ -5,6 +5,8 @@ where five or more were recorded; docs/counting.md tells what that leaves out, `
 measures it anew.
 """
 
+import functools
+
 import msgspec
 
 from token_callbacks.counting.models import COHERE, GROK, NOVA, UNKNOWN, Figure
@@ -151,6 +153,7 @@ def band_of(vocabulary: str, used: str, figure: Figure, kinds: frozenset[str]) -
     return widest if used.startswith(vocabulary) or " x " in used else max(widest, NEAREST)
 
 
+@functools.lru_cache(maxsize=512)
 def _band(vocabulary: str, figure: Figure, kind: str) -> float:
     for band in BANDS:
         if band.vocabulary in (vocabulary, "*") and band.figure is figure and band.kind == kind:

@@ -295,12 +295,12 @@ class _Chat:
 
     def take(self, message: object) -> None:
         """Add a message, or an item of the Responses API."""
-        kind, role = field(message, "type"), field(message, "role")
-        if role in PLAIN_ROLES and type(message) is dict and len(message) == _PLAIN_FIELDS:
-            content = message.get("content")
-            if type(content) is str and content:
+        if type(message) is dict and len(message) == _PLAIN_FIELDS:
+            role, content = message.get("role"), message.get("content")
+            if role in PLAIN_ROLES and type(content) is str and content:
                 self._take_plain(role, content)
                 return
+        kind, role = field(message, "type"), field(message, "role")
         if kind in CALL_ITEMS:
             self._take_calls([message])
         elif kind in RESULT_ITEMS or role in ("tool", "function"):
@@ -543,7 +543,7 @@ def _json(values: Sequence[object], rule: PromptRule) -> str:
 
 def schema_of(response_format: object) -> object:
     """Return what names and holds the output schema, in the format of a chat or of the Responses API."""
-    if not isinstance(response_format, Mapping):
+    if response_format is None or not isinstance(response_format, Mapping):
         return None
     if response_format.get("type") == "json_schema":
         inner = response_format.get("json_schema")

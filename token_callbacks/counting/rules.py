@@ -92,11 +92,12 @@ def count_prompt(
             chat_rule=family.chat_rule,
             count=functools.partial(COUNTS.count, vocabulary),
         )
-        is_of_responses = api == "responses" and not (found.is_sure and not found.kinds)
-        tokens, kinds = found.tokens, found.kinds | ({"responses"} if is_of_responses else set())
+        tokens, kinds = found.tokens, found.kinds
+        if api == "responses" and (kinds or not found.is_sure):
+            kinds |= {"responses"}
         is_sure, is_lower_bound = found.is_sure and (not kinds or _is_direct(model)), found.is_lower_bound
     is_lower_bound = is_lower_bound or any(map(_is_run_elsewhere, items_of(tools)))
-    is_plain = len(chat) > 0 and is_sure and not any(has_forced_cut(text) for text in _all_texts(chat))
+    is_plain = len(chat) > 0 and is_sure and not any(map(has_forced_cut, _all_texts(chat)))
     counted = _counted(tokens, Figure.CHAT_PROMPT, family, vocabulary, is_plain=is_plain, kinds=kinds)
     return msgspec.structs.replace(counted, is_lower_bound=is_lower_bound) if is_lower_bound else counted
 
@@ -127,7 +128,7 @@ def count_completion(
     kinds = frozenset({name for name, told in (("tools", is_told(tools)), ("calls", calls)) if told})
     tokens = round(sum(map(vocabulary.count, texts_of(text))) * rule.factor)
     texts = [text] if isinstance(text, str) else items_of(text) or [None]
-    written = sum(1 for each in texts if each)
+    written = len([*filter(None, texts)])
     is_plain = all(map(_is_whole_text, texts))
     if calls:
         tokens += _calls_tokens(calls, rule, vocabulary, tool_choice)
@@ -140,7 +141,7 @@ def count_completion(
     is_plain = is_plain and rule.days is None and not any(map(_is_run_elsewhere, items_of(tools)))
     tokens = max(0, tokens)  # Gemini's frame of a call is less than none
     counted = _counted(tokens, Figure.COMPLETION, family, vocabulary, is_plain=is_plain, kinds=kinds)
-    return msgspec.structs.replace(counted, is_lower_bound=rule.hides_reasoning)
+    return msgspec.structs.replace(counted, is_lower_bound=True) if rule.hides_reasoning else counted
 
 
 def _is_run_elsewhere(tool: object) -> bool:
@@ -237,8 +238,11 @@ def _counted(
 
 
 def _all_texts(chat: Sequence[object]) -> list[str]:
-    contents = (message if isinstance(message, str) else field(message, "content") for message in chat)
-    return [text for content in contents for text in texts_of(content)]
+    texts: list[str] = []
+    for message in chat:
+        content = message if isinstance(message, str) else field(message, "content")
+        texts += (content,) if type(content) is str else texts_of(content)
+    return texts
 
 
 def _input_tokens(value: object, vocabulary: Counting) -> int:

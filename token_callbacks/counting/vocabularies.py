@@ -341,6 +341,7 @@ class Vocabularies:
     def __init__(self, *, folders: Callable[[], Iterable[Path]]) -> None:
         self._folders = folders
         self._loaded: dict[str, Vocabulary | None] = {}
+        self._nearest: dict[str, Vocabulary] = {}
         self._lock = threading.RLock()
 
     def of(self, family: Family) -> Vocabulary:
@@ -353,11 +354,11 @@ class Vocabularies:
 
     def nearest(self, name: str) -> Vocabulary:
         """Return the vocabulary, the nearest one that is here, or a quarter of the characters."""
-        for candidate in (name, *NEAREST.get(name, NEAREST_OF_OTHERS)):
-            vocabulary = self.vocabulary(candidate)
-            if vocabulary is not None:
-                return vocabulary
-        return CHARACTERS
+        found = self._nearest.get(name)
+        if found is None:
+            candidates = map(self.vocabulary, (name, *NEAREST.get(name, NEAREST_OF_OTHERS)))
+            found = self._nearest[name] = next(filter(None, candidates), CHARACTERS)
+        return found
 
     def vocabulary(self, name: str) -> Vocabulary | None:
         """Return the vocabulary, None where it is not here, or not what it should be, or no such name is known."""
