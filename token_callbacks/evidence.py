@@ -55,8 +55,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 _LIMITS = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
 """What OpenAI, Anthropic and Amazon, the Responses API and Mistral call a limit, and others in capitals."""
 
-_REASONS = ("stop_reason", "stopReason", "done_reason")
-"""Where it stands that is not in a choice."""
+_STOP_REASONS = ("stop_reason", "stopReason", "done_reason")
+"""Where an answer without choices tells why it ended."""
 
 
 def is_limit(reason: object) -> bool:
@@ -72,7 +72,7 @@ def is_at_limit(answer: object) -> bool:
         for choice in choices:
             if is_limit(part(choice, "finish_reason")):
                 return True
-    for name in _REASONS:
+    for name in _STOP_REASONS:
         if name in view and is_limit(view.get(name)):
             return True
     for response in (view, view_of(view.get("response"))):  # the Responses API, and its last event

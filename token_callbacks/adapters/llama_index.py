@@ -861,8 +861,8 @@ def _at(whole: Any, place: Sequence[str]) -> Any:
 @functools.lru_cache(maxsize=512)
 def _may_have(kind: type[Any], name: str) -> bool:
     """Tell whether a class may give its objects such a part: one of pydantic's takes long to say that it has none."""
-    is_pydantics = _TELLS_NONE is not None and getattr(kind, "__getattr__", None) is _TELLS_NONE
-    return not is_pydantics or name in (fields_of(kind) or ()) or hasattr(kind, name)
+    has_own_way = _TELLS_NONE is None or getattr(kind, "__getattr__", None) is not _TELLS_NONE
+    return has_own_way or name in (fields_of(kind) or ()) or hasattr(kind, name)
 
 
 def _text(value: object) -> str | None:
