@@ -168,6 +168,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = Ledger(clock=_Clock())
         self.patches = pytest.MonkeyPatch()
         self.patches.setattr("token_callbacks.ledger.settle", _settle)
+        # The worker's thread is this one: whoever waited for it to count would wait for himself.
+        self.patches.setattr("token_callbacks.ledger._CLOSING_SECONDS", 0.0)
         self.ledger._worker = _ByHand()
         self.start_exchange = starter(self.ledger)
         self.locators: list[Callable[[], OpenCall | None]] = []
