@@ -17,7 +17,7 @@ from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_ca
 from loopback_server import LoopbackServer
 from token_callbacks import TokenCounter
 from token_callbacks.errors import BudgetExceeded
-from token_callbacks.records import Outcome, Provenance
+from token_callbacks.records import Outcome, Provenance, Usage
 from token_callbacks.sinks.memory import MemorySink
 
 MESSAGES = [ChatMessage(role="user", content="Name the opening hours.")]
@@ -231,6 +231,20 @@ def test_a_try_that_failed_is_an_attempt_of_its_own(loopback: Any, counter: Toke
 
     seen = [(record.outcome, record.error, record.attempt) for record in memory.records]
     assert [(Outcome.FAILED, "HTTP 503", 1), (Outcome.COMPLETED, None, 2)] == seen
+
+
+def test_an_answer_from_elsewhere_is_not_that_of_the_request_that_failed(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """A class that answers by other means, once its provider has refused: the answer is counted once."""
+    server = loopback()
+    server.fail_next(status=503)
+    url = f"{server.base_url}/chat/completions"
+    _ask(counter, lambda: (_with_httpx(url), "It opens at nine.")[1])
+
+    failed, answered = memory.records
+    assert (Outcome.FAILED, Usage(), None) == (failed.outcome, failed.usage, failed.provider_usage)
+    assert (Outcome.COMPLETED, Provenance.COUNTED) == (answered.outcome, answered.provenance.completion)
 
 
 def test_a_host_that_does_not_answer_raises_as_ever_and_is_a_failed_record(

@@ -337,8 +337,9 @@ class Ledger:
             ending = _PLAIN_ENDING
         else:
             ending = Ending(outcome, error if error is None or isinstance(error, str) else type(error).__name__, cached)
-        # What a broken stream delivered, the call around it may have seen; and what a mere request was about.
-        if not is_completed or call.ends_with_outer:
+        # What a broken stream delivered, the call around it may have seen; and what a mere request was about. What it
+        # saw is not what a request brought that had no answer.
+        if (not is_completed or call.ends_with_outer) and call.failure is None:
             evidence = _with_outer(evidence, call)
         is_over = True
         try:
@@ -369,7 +370,7 @@ class Ledger:
                 self.close_call(
                     call,
                     outcome=Outcome.FAILED if has_failed else ending.outcome,
-                    evidence=() if has_failed else evidence,
+                    evidence=evidence if call.failure is None else (),
                     error=call.failure if has_failed else ending.error,
                     cached=ending.cached and not has_failed,
                     counts_here=counts_here,
