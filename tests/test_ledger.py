@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
+from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from token_callbacks import TokenCounter
-from token_callbacks.ledger import INLINE_CHARACTERS, process_ledger
-from token_callbacks.records import Operation, Outcome
+from token_callbacks.evidence import Names
+from token_callbacks.ledger import INLINE_CHARACTERS, Draft, OpenCall, process_ledger
+from token_callbacks.records import CallRecord, Operation, Outcome
 from token_callbacks.sinks.memory import MemorySink
 from token_callbacks.usage import Reading
 
@@ -36,6 +39,108 @@ def test_broken_evidence_of_a_wrapper_does_not_reach_who_closes_it(counter: Toke
         (record.usage.prompt_tokens or 0) + (record.usage.completion_tokens or 0) for record in memory.records
     ]
     assert 1 == run.summary.internal_errors
+
+
+class _Misnamed(Told):
+    def names(self) -> Names:
+        raise ZeroDivisionError
+
+
+MOMENT = datetime(2026, 11, 22, tzinfo=UTC)
+USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+
+
+@pytest.mark.parametrize("around", ["nothing", "a wrapper", "a failed request inside", "a request inside"])
+@pytest.mark.parametrize(
+    "witness",
+    [
+        Told(USAGE),
+        Told({**USAGE, "service_tier": "flex"}),
+        Told({"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}, text="Hello, librarian."),
+        Told({"prompt_tokens": 3, "completion_tokens": 20_000_000, "total_tokens": 20_000_003}),
+        Told(None, text="Hello, librarian.", messages=[{"role": "user", "content": "When does it open?"}]),
+        Told(None),
+        _Broken(None),
+        _Misnamed(USAGE),
+        None,
+    ],
+    ids=["told", "and more", "0", "doubtful", "not told", "nothing", "broken", "misnamed", "no evidence"],
+)
+def test_an_llm_call_that_is_closed_the_short_way_leaves_what_it_leaves_the_long_way(
+    witness: Told | None, around: str
+) -> None:
+    """``close_llm`` says of every call what ``close_call`` says."""
+    short, long = (_left_of(witness, around, is_short=is_short) for is_short in (True, False))
+
+    assert long == short
+
+
+def _left_of(witness: Told | None, around: str, *, is_short: bool) -> object:
+    ledger, memory = process_ledger(), MemorySink()
+    counter = TokenCounter(log_dir=None, sinks=[memory])
+    runs, listener = [], _Listener()
+    for _ in range(3):  # the first of its kind is read the general way
+        with counter.run("one") as run:
+            runs.append(run)
+            outer = open_call() if around == "a wrapper" else None
+            call = _open_inside(outer)
+            call.evidence = witness
+            (outer or call).listeners.append(listener)
+            if around.endswith("request inside"):
+                inner = _open_inside(call)
+                inner.failure = "HTTP 500" if "failed" in around else None
+                inner.ends_with_outer = True
+            if is_short:
+                ledger.close_llm(call)
+                ledger.close_llm(call)
+            else:
+                ledger.close_call(call, outcome=Outcome.COMPLETED)
+            if outer is not None:
+                ledger.close_call(outer, outcome=Outcome.COMPLETED)
+        assert not ledger._under_way
+    counter.close()
+    assert len(memory.records) >= len(runs)
+    sums = [(run.totals.four, run.totals.calls, run.summary.internal_errors) for run in runs]
+    return sums, [draft.usage for draft in listener.received], [_alike(record) for record in memory.records]
+
+
+def _open_inside(outer: OpenCall | None) -> OpenCall:
+    ledger = process_ledger()
+    return ledger.open_call(
+        ledger.origin("litellm", outer), framework="litellm", operation=Operation.CHAT, provider=None, model="gpt-4o"
+    )
+
+
+def _alike(record: CallRecord) -> CallRecord:
+    """Leave out what tells two calls apart."""
+    return msgspec.structs.replace(record, call_id="", run_id="", started_at=MOMENT, ended_at=MOMENT)
+
+
+def test_evidence_is_asked_for_its_usage_once(counter: TokenCounter) -> None:
+    """What a call was found not to tell is not looked for again."""
+    witness = _Counting(None, text="Hello, librarian.", messages=[{"role": "user", "content": "When does it open?"}])
+    with counter.run("one"):
+        call = open_call()
+        call.evidence = witness
+        process_ledger().close_llm(call)
+
+    assert 1 == witness.times
+
+
+class _Counting(Told):
+    times = 0
+
+    def reading(self, operation: Operation) -> Reading | None:
+        self.times += 1
+        return super().reading(operation)
+
+
+class _Listener:
+    def __init__(self) -> None:
+        self.received: list[Draft] = []
+
+    def receive(self, draft: Draft) -> None:
+        self.received.append(draft)
 
 
 @pytest.mark.parametrize("others", [0, 1], ids=["alone", "beside another counter"])

@@ -147,13 +147,18 @@ class _Opened:
 steps: collections.Counter[str] = collections.Counter()
 
 
-def _settle(
-    operation: Operation, model: str | None, outcome: Outcome, evidence: Sequence[Any], at_most: Callable[[], float]
+def _settle(  # noqa: PLR0917 - as the ledger asks
+    operation: Operation,
+    model: str | None,
+    outcome: Outcome,
+    evidence: Sequence[Any],
+    at_most: Callable[[], float],
+    told: Any,
 ) -> Figures | Later:
     """Settle as the ledger does, and leave what is long to the worker without a tokenizer."""
     if any(isinstance(witness, _Lengthy) for witness in evidence):
         return functools.partial(unsettled, operation)
-    return settle(operation, model, outcome, evidence, at_most)
+    return settle(operation, model, outcome, evidence, at_most, told)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -307,6 +312,13 @@ class LedgerMachine(RuleBasedStateMachine):
         given = () if evidence is None else (evidence(),)
         self.ledger.close_call(call, outcome=outcome, evidence=given, error=error)
         assert not call.is_open
+
+    @rule(call=calls)
+    def end(self, call: OpenCall) -> None:
+        if call.operation is not Operation.EMBEDDING:
+            self._note("end" if call.is_open else "end again")
+            self.ledger.close_llm(call)
+            assert not call.is_open
 
     @rule(call=calls, outcome=ENDS)
     def close_twice(self, call: OpenCall, outcome: Outcome) -> None:

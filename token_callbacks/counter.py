@@ -617,7 +617,7 @@ def _with_elsewhere(run: Run) -> tuple[Totals, Sequence[int]]:
 
 
 def _add_to_ancestors(ancestor: Run | None, draft: Draft) -> None:
-    usage = draft.figures.usage
+    usage = draft.usage
     while ancestor is not None and not draft.ending.cached:
         ancestor.nested_totals[0] += usage.embedding_tokens or 0
         ancestor.nested_totals[1] += usage.prompt_tokens or 0

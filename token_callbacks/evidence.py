@@ -55,7 +55,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 _LIMITS = frozenset({"length", "max_tokens", "max_output_tokens", "model_length"})
 """What OpenAI, Anthropic and Amazon, the Responses API and Mistral call a limit, and others in capitals."""
 
-_STOP_REASONS = ("stop_reason", "stopReason", "done_reason")
+_STOP_REASONS = frozenset({"stop_reason", "stopReason", "done_reason"})
 """Where an answer without choices tells why it ended."""
 
 
@@ -72,13 +72,13 @@ def is_at_limit(answer: object) -> bool:
         for choice in choices:
             if is_limit(part(choice, "finish_reason")):
                 return True
-    for name in _STOP_REASONS:
-        if name in view and is_limit(view.get(name)):
-            return True
-    for response in (view, view_of(view.get("response"))):  # the Responses API, and its last event
-        if response is not None and is_limit(part(response.get("incomplete_details"), "reason")):
-            return True
-    return False
+    if not _STOP_REASONS.isdisjoint(view) and any(is_limit(view.get(name)) for name in _STOP_REASONS):
+        return True
+    details, response = view.get("incomplete_details"), view.get("response")  # the Responses API, and its last event
+    if details is not None and is_limit(part(details, "reason")):
+        return True
+    told = None if response is None else view_of(response)
+    return told is not None and is_limit(part(told.get("incomplete_details"), "reason"))
 
 
 Names = tuple[str | None, str | None]
@@ -130,31 +130,28 @@ def unsettled(operation: Operation) -> Figures:
     return Figures(usage=Usage(), sources=Sources(prompt=Provenance.MISSING, completion=Provenance.MISSING))
 
 
+Told = tuple[Reading | None, Evidence | None]
+"""What the provider's usage is, and who of a call's evidence told it; both ``None`` where nobody did."""
+
 Later = Callable[[], Figures]
 """Settles figures for which a long text has to be counted first. It holds the text, and nothing that others change."""
 
 
-def settle(
+def settle(  # noqa: PLR0917 - the last two are for the ledger
     operation: Operation,
     model: str | None,
     outcome: Outcome,
     evidence: Sequence[Evidence],
     at_most: Callable[[], float] = lambda: math.inf,
+    told: Told | None = None,
 ) -> Figures | Later:
     """Settle the figures of a call that has ended; earlier evidence goes before later.
 
     ``at_most``: tells how many characters may be counted here and now, and is asked if there are any. Where more would
-    have to be counted, what does so is returned, to be called elsewhere.
+    have to be counted, what does so is returned, to be called elsewhere. ``told``: what the evidence tells of usage, if
+    it was asked already.
     """
-    reading: Reading | None = None
-    teller: Evidence | None = None
-    for witness in evidence:
-        reading = witness.reading(operation)
-        if reading is not None:
-            teller = witness
-            break
-        if witness.rules_out_usage():
-            break
+    reading, teller = told or _told_by(evidence, operation)
     if operation is _EMBEDDING:
         return _settle_embedding(model, outcome, evidence, reading, at_most)
     is_cut = outcome is not _COMPLETED and not (teller is not None and teller.has_last_word())
@@ -162,8 +159,18 @@ def settle(
         usage = reading.usage
         if usage.prompt_tokens and usage.completion_tokens:
             names = reading.names if teller is evidence[0] else None
-            return Figures(usage=usage, sources=_BOTH_REPORTED, reading=reading, names=names)
+            return Figures(usage=usage, sources=BOTH_REPORTED, reading=reading, names=names)
     return _settle_llm(operation, model, outcome, evidence, reading, teller, is_cut, at_most)
+
+
+def _told_by(evidence: Sequence[Evidence], operation: Operation) -> Told:
+    for witness in evidence:
+        reading = witness.reading(operation)
+        if reading is not None:
+            return reading, witness
+        if witness.rules_out_usage():
+            break
+    return None, None
 
 
 def _length(value: object) -> int:
@@ -255,9 +262,11 @@ def _settle_llm(  # noqa: PLR0917 - told to nobody but settle
             reading=reading,
         )
 
-    length = 0 if sent is None or usage.prompt_tokens else _length(sent.messages) + _length(sent.tools)
+    length = 0
+    if sent is not None and not usage.prompt_tokens:
+        length = _length(sent.messages) + (_length(sent.tools) if sent.tools else 0)
     if back is not None and (is_cut or not usage.completion_tokens):
-        length += len(back.text) + _length(back.tool_calls)
+        length += len(back.text) + (_length(back.tool_calls) if back.tool_calls else 0)
     most = at_most()
     is_long = length > (most if server_for(model) is None else -1)  # a server is not waited for here
     return later if is_long and most < math.inf else later()
@@ -332,7 +341,7 @@ def _counted_completion(model: str | None, back: Completion, sent: Prompt | None
 
 
 _EMBEDDING, _COMPLETED = Operation.EMBEDDING, Outcome.COMPLETED  # reached sooner than members of their enumerations
-_BOTH_REPORTED = Sources(prompt=Provenance.REPORTED, completion=Provenance.REPORTED)
+BOTH_REPORTED = Sources(prompt=Provenance.REPORTED, completion=Provenance.REPORTED)
 
 
 def _sources(outcome: Outcome, **sources: Any) -> Sources:

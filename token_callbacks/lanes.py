@@ -56,22 +56,24 @@ def lane_for(
         tests.append(f"{reasoning} and {_beside(reasoning, *beside)}")
     tests += _doubts(figures)
     usage = ", ".join(f"{figure}={figures[figure]}" for figure in Usage.__struct_fields__ if figure in figures)
-    everything = ", ".join(taken.variables)
+    objects = ", ".join(name for name in taken.variables if name not in taken.counts)
+    counts = ", ".join(taken.counts)
     source = f"""
 def read(it, names=None):
     try:
         {_indented(taken.lines, 8)}
-        if not are_counts(map(type, ({", ".join(taken.counts)},))): return None
+        counts = {counts},
+        if not are_counts(map(type, counts)): return None
     except (AttributeError, KeyError, TypeError):
         return None
     if ({" | ".join(f"({count} or 0)" for count in taken.counts)}) >> {LARGEST.bit_length() - 1}:
         return None  # one is negative or huge
     if {" or ".join(tests)}:
         return None
-    return made(usage=Usage({usage}), parts=({everything}), copy=copy, names=names, is_counts=True)
+    return made(usage=Usage({usage}), parts=({objects}, counts), copy=copy, names=names, is_counts=True)
 
 def copy(parts):
-    {everything} = parts
+    {objects}, ({counts},) = parts
     try:
         if {" or ".join(taken.differences) or "False"}:
             return None

@@ -25,10 +25,11 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import msgspec
 
-from token_callbacks.evidence import NO_NAMES, Evidence, Figures, Names, settle, unsettled
-from token_callbacks.records import CallRecord, Doubt, Operation, Outcome
+from token_callbacks.evidence import BOTH_REPORTED, NO_NAMES, Evidence, Figures, Names, Told, settle, unsettled
+from token_callbacks.records import CallRecord, Doubt, Operation, Outcome, Sources, Usage
 from token_callbacks.runs import current_agent
 from token_callbacks.totals import Entry
+from token_callbacks.usage import Reading
 from token_callbacks.worker import Worker
 
 _log = logging.getLogger("token_callbacks")
@@ -138,24 +139,25 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
     call_id: str
     ending: Ending
     ended_at: datetime
-    figures: Figures
+    usage: Usage
+    sources: Sources
+    counting_method: str | None = None
+    reading: Reading | None = None
     names: Names
     doubts: list[Doubt] = []
 
     @property
     def entry(self) -> Entry:
         """What is added to totals for it, as would be for its record."""
-        call, figures, ending = self.call, self.figures, self.ending
+        call, ending, reading = self.call, self.ending, self.reading
         asked = (call.operation, call.provider, call.model, call.started_at)
-        kind = (call.agent, figures.sources, ending.outcome, call.attempt > 1, bool(self.doubts), ending.cached)
-        reading = figures.reading
+        kind = (call.agent, self.sources, ending.outcome, call.attempt > 1, bool(self.doubts), ending.cached)
         told = None if reading is None or reading.is_counts else reading.payload
-        return asked, figures.usage, self.names[1], told, kind
+        return asked, self.usage, self.names[1], told, kind
 
     def record(self, run_id: str, step: str | None) -> CallRecord:
         """Make the record for one run."""
-        call, figures = self.call, self.figures
-        reading = figures.reading
+        call, reading = self.call, self.reading
         first_token = call.first_token_at
         response_id, response_model = self.names
         return CallRecord(
@@ -181,9 +183,9 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
             time_to_first_token_seconds=None
             if first_token is None
             else max(0.0, (first_token - call.started_at).total_seconds()),
-            usage=figures.usage,
-            provenance=figures.sources,
-            counting_method=figures.counting_method,
+            usage=self.usage,
+            provenance=self.sources,
+            counting_method=self.counting_method,
             provider_usage=None if reading is None else reading.payload,
             doubts=self.doubts,
         )
@@ -319,11 +321,12 @@ class Ledger:
         error: BaseException | str | None = None,
         cached: bool = False,
         counts_here: bool = False,
+        told: Told | None = None,
     ) -> None:
         """Close a call into its record; does nothing if it is closed, so that a late or second end event is harmless.
 
         The end of a wrapper is also the end of the calls inside it: their own end event may come later, or never.
-        ``counts_here``: nothing is left to the worker, however long it is.
+        ``counts_here``: nothing is left to the worker, however long it is. ``told``: what was read of its evidence.
         """
         with self.lock:
             if not call.is_open:
@@ -348,11 +351,48 @@ class Ledger:
             # Who has an answer though every request failed, as far as one was seen, has it from somewhere else.
             if not call.is_wrapper or (is_completed and _have_failed(call.inner)):
                 receivers = call.seats if call.outer is None and not call.listeners else _receivers(call)
-                is_over = self._deliver(call, receivers, ending, evidence, counts_here)
+                is_over = self._deliver(call, receivers, ending, evidence, counts_here, told)
         finally:
             call.inner = []  # inner calls know their wrapper: without the cycle all of them go at once
             if is_over:
                 self._forget(call)
+
+    def close_llm(self, call: OpenCall) -> None:
+        """Close an LLM call that came to its end, as ``close_call`` does, in fewer steps where that can be.
+
+        Where nothing is around it or in it, and its usage is told in a shape that was read before, there is nothing to
+        join, to settle or to doubt.
+        """
+        witness = call.evidence
+        if witness is None or call.is_wrapper or call.outer is not None or not (call.seats or call.listeners):
+            self.close_call(call, outcome=_COMPLETED)
+            return
+        try:
+            reading = witness.reading(call.operation)
+            names = reading.names or witness.names() if reading is not None and reading.is_counts else None
+        except Exception:  # noqa: BLE001 - it is asked again, and that is noted
+            self.close_call(call, outcome=_COMPLETED)
+            return
+        if reading is None or names is None:
+            self.close_call(call, outcome=_COMPLETED, told=(reading, None if reading is None else witness))
+            return
+        draft = Draft(
+            call=call,
+            call_id=next(self._call_ids),
+            ending=_PLAIN_ENDING,
+            ended_at=self.clock(),
+            usage=reading.usage,
+            sources=BOTH_REPORTED,
+            reading=reading,
+            names=names,
+        )
+        with self.lock:
+            if call.is_open:
+                call.is_open = False
+                try:
+                    self._give(draft, [*call.seats, *call.listeners] if call.listeners else call.seats)
+                finally:
+                    self._forget(call)
 
     def _forget(self, call: OpenCall) -> None:
         self._under_way.pop(call, None)
@@ -376,19 +416,20 @@ class Ledger:
                     counts_here=counts_here,
                 )
 
-    def _deliver(
+    def _deliver(  # noqa: PLR0917 - told to nobody else
         self,
         call: OpenCall,
         receivers: Sequence[Receiver],
         ending: Ending,
         evidence: Sequence[Evidence],
         counts_here: bool,
+        told: Told | None = None,
     ) -> bool:
         """Settle a call and give it to those who want it; tells whether that is done, and not left to the worker."""
         if not receivers:
             return True
         try:  # what shielded() does, without the call of one more function
-            figures = settle(call.operation, call.model, ending.outcome, evidence, _most_counted_here)
+            figures = settle(call.operation, call.model, ending.outcome, evidence, _most_counted_here, told)
             names = (isinstance(figures, Figures) and figures.names) or _names(evidence)
         except Exception as error:  # noqa: BLE001
             self.note_internal_error(error, "settle")
@@ -431,16 +472,22 @@ class Ledger:
             call_id=next(self._call_ids),
             ending=ending,
             ended_at=ended_at,
-            figures=figures,
+            usage=figures.usage,
+            sources=figures.sources,
+            counting_method=figures.counting_method,
+            reading=reading,
             names=names,
             doubts=[] if reading is None or reading.is_counts else reading.doubts,
         )
         with self.lock:
-            for receiver in receivers:
-                try:
-                    receiver.receive(draft)
-                except Exception as error:  # noqa: BLE001 - the others, and the host, have no part in it
-                    self.note_internal_error(error, f"{type(receiver).__name__}.receive")
+            self._give(draft, receivers)
+
+    def _give(self, draft: Draft, receivers: Sequence[Receiver]) -> None:
+        for receiver in receivers:
+            try:
+                receiver.receive(draft)
+            except Exception as error:  # noqa: BLE001 - the others, and the host, have no part in it
+                self.note_internal_error(error, f"{type(receiver).__name__}.receive")
 
     def finish_counting(self, is_wanted: Callable[[OpenCall], bool]) -> None:
         """Close what the host dropped, and count, here and now, what the worker has not begun of the wanted calls."""

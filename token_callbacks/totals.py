@@ -10,9 +10,11 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
+from itertools import compress
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from token_callbacks.charges import EXACT, Asked, Charge, Charged, Key, charge_from, key_of
 from token_callbacks.records import (
@@ -98,6 +100,7 @@ agent, the sources, the outcome, whether it is retried, doubted, cached.
 """
 
 
+_POSITIONS = range(len(Usage.__struct_fields__))
 _MOST_WAITING = 32
 _OUTCOME = _Kind.__struct_fields__.index("outcome")
 _IS_CACHED = _Kind.__struct_fields__.index("is_cached")
@@ -139,25 +142,23 @@ class Totals:
 
     def _fold_waiting(self) -> None:
         waiting = self._waiting
+        last, sums = self._last
         while waiting:
             (asked, usage, response_model, told, kind), step = waiting.pop(0)
             outcome, is_cached = kind[_OUTCOME], kind[_IS_CACHED]
-            figures = msgspec.structs.astuple(usage)
+            figures = astuple(usage)
             charge, reported = key_of(
                 asked, figures, outcome=outcome, is_cached=is_cached, response_model=response_model, told=told
             )
             key = (*charge, *kind, step)
-            last, sums = self._last
             if key != last:  # mostly one call is like the one before it
-                sums = self._folded.setdefault(key, _Sums())
-                self._last = key, sums
+                last, sums = self._last = key, self._folded.setdefault(key, _Sums())
             sums.calls += 1
             if is_cached:
                 continue
             added = sums.figures
-            for position, figure in enumerate(figures):
-                if figure:  # nothing to add: not told, or none
-                    added[position] += figure
+            for position in compress(_POSITIONS, figures):  # nothing to add: not told, or none
+                added[position] += figures[position]
             if reported is not None:
                 sums.report(reported)
 

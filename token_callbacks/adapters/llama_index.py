@@ -109,8 +109,10 @@ class LlmEvidence(msgspec.Struct, eq=False):
         """Go through where else the usage may be: what is there."""
         for holders, response in ((_HOLDERS[1:], self.last), (_HOLDERS, self.previous)):
             if response is not None:
-                for holder in holders:
-                    held = _at(response, holder)
+                for first, *rest in holders:
+                    held = getattr(response, first, None)
+                    if rest and held is not None:
+                        held = _at(held, rest)
                     if held is not None and (type(held) is not dict or held):
                         yield held
 
@@ -130,7 +132,8 @@ class LlmEvidence(msgspec.Struct, eq=False):
         if sent:
             offered = {name: part(sent, name) for name in ("tool_choice", "parallel_tool_calls", "response_format")}
             offered["tools"] = part(sent, "tools") or ()
-        if part(sent, "previous_response_id") or part(start.model_dict, "track_previous_responses"):
+            offered["is_continued"] = bool(part(sent, "previous_response_id"))
+        if part(start.model_dict, "track_previous_responses"):
             offered["is_continued"] = True
         if isinstance(start, LLMChatStartEvent):
             return Prompt(messages=[_message(message) for message in start.messages], **offered)
@@ -142,12 +145,9 @@ class LlmEvidence(msgspec.Struct, eq=False):
         """Join the deltas of a stream, or take the text of the response, with its tool calls."""
         if self.last is None:
             return None
-        raw, message = part(self.last, "raw"), part(self.last, "message")
-        text = (
-            "".join(filter(None, self.deltas))
-            or (part(self.last, "text") if message is None else message.content)
-            or ""
-        )
+        last = self.last
+        raw, message = getattr(last, "raw", None), getattr(last, "message", None)
+        text = "".join(filter(None, self.deltas)) or (part(last, "text") if message is None else message.content) or ""
         calls = () if message is None else _tool_calls(message)
         return Completion(text=text, tool_calls=calls, is_at_limit=is_at_limit(raw))
 
@@ -344,7 +344,7 @@ class Tracker:
         """
         operation = _OPERATIONS[type(event)]
         span_id, description = event.span_id, event.model_dict
-        if span_id in self.calls and operation is not Operation.EMBEDDING:
+        if span_id in self.calls and operation is not _EMBEDDING:
             return
         around = self._spans.get(span_id, _NO_SPAN)[0]
         outer = None if around is None and not self._unstarted else self._enclosing(around)
@@ -358,7 +358,7 @@ class Tracker:
         )
         if self._agents:
             call.agent = self._agent_of(span_id) or call.agent
-        if operation is Operation.EMBEDDING:
+        if operation is _EMBEDDING:
             self._add_request(span_id, call, class_name)
             return
         self.calls[span_id] = call.evidence = LlmEvidence(event, call)
@@ -367,8 +367,7 @@ class Tracker:
 
     def begin_stream(self, span_id: str, evidence: LlmEvidence) -> None:
         """Note that the first piece of a stream has arrived."""
-        self._unstarted.pop(span_id, None)
-        evidence.frame = None
+        self._note_start(span_id, evidence)
         evidence.call.streamed = True
         now = self._ledger.clock()
         for call in (evidence.call, *evidence.call.inner):  # LiteLLM, called inside, does not tell
@@ -376,12 +375,16 @@ class Tracker:
 
     def end_llm(self, event: Any) -> None:
         """Close an LLM call."""
-        evidence = self.calls.get(event.span_id)
+        evidence = self.calls.pop(event.span_id, None)
         if evidence is not None:
+            if self._unstarted:
+                self._note_start(event.span_id, evidence)
             response = event.response
             if response is not None and response is not evidence.last:
                 evidence.previous, evidence.last = evidence.last, response
-            self._close(event.span_id)
+            call = evidence.call
+            self._ledger.close_llm(call)
+            call.evidence = None  # it knows its call: without the cycle events and responses go at once
 
     def break_llm(self, event: Any) -> None:
         """Close an LLM call whose stream was left or broke."""
@@ -425,15 +428,17 @@ class Tracker:
             span_id = self._spans.get(span_id, _NO_SPAN)[0]
         return None
 
-    def _close(self, span_id: str, outcome: Outcome = Outcome.COMPLETED, error: BaseException | None = None) -> None:
-        """Close the LLM call of a span, if one is open there."""
+    def _note_start(self, span_id: str, evidence: LlmEvidence) -> None:
+        self._unstarted.pop(span_id, None)
+        evidence.frame = None
+
+    def _close(self, span_id: str, outcome: Outcome, error: BaseException | None) -> None:
+        """Close the LLM call of a span that did not come to its end, if one is open there."""
         evidence = self.calls.pop(span_id, None)
         if evidence is not None:
-            if self._unstarted and self._unstarted.pop(span_id, None) is not None:
-                evidence.frame = None
-            call = evidence.call
-            self._ledger.close_call(call, outcome=outcome, error=error)
-            call.evidence = None  # it knows its call: without the cycle events and responses go at once
+            self._note_start(span_id, evidence)
+            self._ledger.close_call(evidence.call, outcome=outcome, error=error)
+            evidence.call.evidence = None
 
     def _close_embeddings(self, span_id: str, outcome: Outcome, error: BaseException | None) -> None:
         span = self.embeddings.pop(span_id)
@@ -477,6 +482,7 @@ class Tracker:
         return None
 
 
+_EMBEDDING = Operation.EMBEDDING  # reached sooner than a member of its enumeration
 _NO_SPAN = (None, None)
 
 
@@ -702,24 +708,17 @@ class TokenCountingHandler(BaseCallbackHandler):
 
     def receive(self, draft: Draft) -> None:
         """Take a call that has ended; called by the ledger, under its lock."""
-        usage = draft.figures.usage
-        is_embedding = draft.call.operation is Operation.EMBEDDING
-        event = TokenCountingEvent(
-            event_id=draft.call_id,
-            prompt="",
-            completion="",
-            prompt_token_count=(usage.embedding_tokens if is_embedding else usage.prompt_tokens) or 0,
-            completion_token_count=usage.completion_tokens or 0,
-        )
-        if is_embedding:
-            self._embedding += event.prompt_token_count
-            self._embedding_events.append(event)
+        usage, operation = draft.usage, draft.call.operation
+        if operation is _EMBEDDING:
+            prompt, completion, events = usage.embedding_tokens or 0, 0, self._embedding_events
+            self._embedding += prompt
         else:
-            self._prompt += event.prompt_token_count
-            self._completion += event.completion_token_count
-            self._llm_events.append(event)
+            prompt, completion, events = usage.prompt_tokens or 0, usage.completion_tokens or 0, self._llm_events
+            self._prompt += prompt
+            self._completion += completion
+        events.append(TokenCountingEvent("", "", completion, prompt, event_id=draft.call_id))
         if self._verbose:
-            self._logger.info("%s: %d tokens", draft.call.operation.value, event.total_token_count)
+            self._logger.info("%s: %d tokens", operation.value, prompt + completion)
 
     # LlamaIndex's side.
 
