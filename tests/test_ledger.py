@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -141,6 +142,41 @@ class _Listener:
 
     def receive(self, draft: Draft) -> None:
         self.received.append(draft)
+
+
+@pytest.mark.parametrize("around", ["nothing", "a failed request inside"])
+@pytest.mark.parametrize("is_short", [True, False], ids=["short", "long"])
+def test_a_counter_that_lets_go_while_a_call_is_being_closed_has_it_once(around: str, is_short: bool) -> None:
+    """Whoever comes first, the closing of the counter or of the call: one record, for this counter and for others."""
+    sinks = [MemorySink(), MemorySink()]
+    leaving, staying = (TokenCounter(log_dir=None, sinks=[sink]) for sink in sinks)
+    call = open_call()
+    call.evidence = _Leaving(USAGE, lambda: process_ledger().abandon(leaving))
+    if around != "nothing":
+        _open_inside(call).failure = "HTTP 500"
+    if is_short:
+        process_ledger().close_llm(call)
+    else:
+        process_ledger().close_call(call, outcome=Outcome.COMPLETED)
+    leaving.close()
+    staying.close()
+
+    told = [[record.usage.prompt_tokens for record in sink.records] for sink in sinks]
+    assert [[3], [3]] == [[figure for figure in figures if figure is not None] for figures in told]
+
+
+class _Leaving(Told):
+    """Evidence on whose first question something happens."""
+
+    def __init__(self, payload: object, leave: Callable[[], None]) -> None:
+        super().__init__(payload)
+        self._leave: Callable[[], None] | None = leave
+
+    def reading(self, operation: Operation) -> Reading | None:
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
+        return super().reading(operation)
 
 
 @pytest.mark.parametrize("others", [0, 1], ids=["alone", "beside another counter"])

@@ -546,8 +546,11 @@ class Ledger:
             if seat is not None and _receivers(call) == [seat]:
                 self.close_call(call, outcome=Outcome.ABANDONED, counts_here=True)
             elif seat is not None:
-                call.seats = [other for other in call.seats if other is not seat]
-                if call.is_open and not call.is_wrapper:
+                with self.lock:
+                    if not call.is_open:  # who is closing it gives it to this counter too
+                        continue
+                    call.seats = [other for other in call.seats if other is not seat]
+                if not call.is_wrapper:
                     evidence = () if call.evidence is None else (call.evidence,)
                     self._deliver(call, [seat], Ending(Outcome.ABANDONED), evidence, counts_here=True)
 
