@@ -141,7 +141,7 @@ class _Opened:
         self.number = number
         self.seated = [seat.participant for seat in call.seats]
         self.begot: list[OpenCall] = []
-        """The calls that opened inside it while it was open."""
+        """The requests of its own that opened inside it while it was open."""
 
 
 steps: collections.Counter[str] = collections.Counter()
@@ -190,7 +190,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _saw(self, call: OpenCall, outer: OpenCall | None) -> OpenCall:
         self.opened[call] = _Opened(call, len(self.opened))
-        if outer is not None and outer.is_open:
+        if outer is not None and outer.is_open and call.is_request:
             self.opened[outer].begot.append(call)
         return call
 

@@ -17,7 +17,9 @@ from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_ca
 from loopback_server import LoopbackServer
 from token_callbacks import TokenCounter
 from token_callbacks.errors import BudgetExceeded
-from token_callbacks.records import Outcome, Provenance, Usage
+from token_callbacks.exchanges import starter
+from token_callbacks.ledger import Ledger
+from token_callbacks.records import Operation, Outcome, Provenance, Usage
 from token_callbacks.sinks.memory import MemorySink
 
 MESSAGES = [ChatMessage(role="user", content="Name the opening hours.")]
@@ -269,6 +271,40 @@ def test_without_the_taps_a_call_is_counted_here(loopback: Any, memory: MemorySi
     assert [] == [send for send in sends if hasattr(send, "__wrapped__")]
 
 
+@pytest.mark.parametrize("around", [Operation.CHAT, Operation.RESPONSES, Operation.EMBEDDING])
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v1/embeddings", Operation.EMBEDDING),
+        ("/openai/deployments/embed-3/embeddings/", Operation.EMBEDDING),
+        ("/api/embed", Operation.EMBEDDING),
+        ("/api/v1/services/embeddings/text-embedding/text-embedding", Operation.EMBEDDING),
+        ("/v1beta/models/gemini-embedding-001:batchEmbedContents", Operation.EMBEDDING),
+        ("/model/amazon.titan-embed-text-v2%3A0/invoke", Operation.EMBEDDING),
+        ("/openai/deployments/embed-and-chat/chat/completions", Operation.CHAT),
+        ("/v1/messages", Operation.CHAT),
+        ("/v1beta/models/gemini-2.5-flash:streamGenerateContent", Operation.CHAT),
+        ("/model/anthropic.claude-3-haiku-20240307-v1%3A0/invoke", None),
+        ("/v1/projects/p/locations/l/publishers/google/models/text-embedding-005:predict", None),
+    ],
+)
+def test_a_path_tells_what_is_asked_for_where_it_can(path: str, expected: Operation | None, around: Operation) -> None:
+    """Where it tells nothing, or the same, what is asked for is what the call around it is."""
+    ledger = Ledger()
+    outer = ledger.open_call(
+        ledger.origin("llama_index"), framework="llama_index", operation=around, provider=None, model=None
+    )
+    ledger.add_locator(lambda: outer)
+    exchange = starter(ledger)("POST", path)
+    assert exchange is not None
+    exchange.open()
+
+    is_like = expected is None or (expected is Operation.EMBEDDING) == (around is Operation.EMBEDDING)
+    [call, *_] = outer.inner
+    assert (around if is_like else expected) == call.operation
+    assert is_like == call.is_request == outer.is_wrapper
+
+
 @pytest.mark.parametrize("model", ["amazon.titan-embed-text-v1", "cohere.embed-english-v3"])
 def test_botocores_answers_are_read(counter: TokenCounter, memory: MemorySink, model: str) -> None:
     """Bedrock's InvokeModel tells the count in its body or its headers, and boto3's caller gets the body whole."""
@@ -290,9 +326,9 @@ def test_botocores_answers_are_read(counter: TokenCounter, memory: MemorySink, m
 
         answer = _ask(counter, invoke)
 
-    [record] = memory.records
+    embedded, _ = memory.records  # and what the class around it answers
     assert "embedding" in answer
-    assert 5 == record.usage.prompt_tokens
+    assert (Operation.EMBEDDING, 5) == (embedded.operation, embedded.usage.embedding_tokens)
 
 
 def _shape(answer: str) -> list[str]:

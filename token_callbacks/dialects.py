@@ -320,6 +320,16 @@ REQUESTS = re.compile(
 )
 """What the path of a request to a model ends in. Others are taken for one if the answer tells usage or is a stream."""
 
+EMBEDDINGS = re.compile(
+    r"/(?:[a-z-]+-)?embed(?:dings?)?/?$|:(?:batchE|e)mbedContents?$|/model/[^/]*embed[^/]*/invoke/?$"
+)
+"""What the path of a request for embeddings ends in, on Bedrock with the model's name before it."""
+
+CHATS = re.compile(
+    r"/(?:chat/completions|responses|messages|converse|converse-stream)/?$|:(?:g|streamG)enerateContent$"
+)
+"""What the path of a request ends in that is certainly none for embeddings."""
+
 OTHERS = re.compile(
     r"/(?:count_tokens|count-tokens|input_tokens|tokenize|detokenize|apply-template|extras/tokenize/count|api/show|api/tags"
     r"|models|files|moderations|token)/?$|:countTokens$"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from token_callbacks.dialects import OTHERS, REQUESTS
+from token_callbacks.dialects import CHATS, EMBEDDINGS, OTHERS, REQUESTS
 from token_callbacks.ledger import Ledger, OpenCall
-from token_callbacks.records import Outcome
+from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
 from token_callbacks.wire import WireEvidence
 
@@ -20,12 +20,13 @@ _BAD_REQUEST = 400
 class Exchange:
     """One request and its answer, sent inside an open call. Used by the thread or task that sends it."""
 
-    __slots__ = ("_ledger", "_started_at", "call", "evidence", "outer")
+    __slots__ = ("_ledger", "_operation", "_started_at", "call", "evidence", "outer")
 
-    def __init__(self, ledger: Ledger, outer: OpenCall) -> None:
+    def __init__(self, ledger: Ledger, outer: OpenCall, operation: Operation) -> None:
         self._ledger = ledger
+        self._operation = operation
         self.outer = outer
-        self.evidence = WireEvidence(outer.operation)
+        self.evidence = WireEvidence(operation)
         self.call: OpenCall | None = None
         """The call for this request; ``None`` until it is known to be one to a model."""
         self._started_at = ledger.clock()
@@ -35,17 +36,17 @@ class Exchange:
         outer, ledger = self.outer, self._ledger
         if not outer.is_open:  # it ended while its request was under way
             return
-        attempt = outer.attempt
+        attempt, is_its_own = outer.attempt, self._operation is outer.operation
         for before in outer.inner:
-            if before.failure is not None:
+            if before.operation is self._operation and before.failure is not None:
                 attempt = max(attempt, before.attempt + 1)
                 ledger.close_call(before, outcome=Outcome.FAILED, error=before.failure)
         call = self.call = ledger.open_call(
             ledger.origin(outer.framework, outer),
             framework=outer.framework,
-            operation=outer.operation,
-            provider=outer.provider,
-            model=outer.model,
+            operation=self._operation,
+            provider=outer.provider if is_its_own else None,
+            model=outer.model if is_its_own else None,
         )
         call.started_at = self._started_at
         call.attempt = attempt
@@ -64,7 +65,7 @@ class Exchange:
     def take_whole(self, body: bytes) -> None:
         """Take the body of an answer that is not streamed, its encoding taken off."""
         self.evidence.take_whole(body)
-        if self.call is None and self.evidence.reading(self.outer.operation) is not None:
+        if self.call is None and self.evidence.reading(self._operation) is not None:
             self.open()
         self.end()
 
@@ -98,7 +99,14 @@ class Exchange:
 
 
 def _is_answered(outer: OpenCall) -> bool:
-    return bool(outer.inner) and any(inner.ends_with_outer and inner.failure is None for inner in outer.inner)
+    return any(inner.ends_with_outer and inner.is_request and inner.failure is None for inner in outer.inner)
+
+
+def _operation_of(path: str, outer: OpenCall) -> Operation:
+    """Tell what a request asks for: mostly what the call around it is; a path may say that it is something else."""
+    if outer.operation is Operation.EMBEDDING:
+        return Operation.CHAT if CHATS.search(path) else Operation.EMBEDDING
+    return Operation.EMBEDDING if EMBEDDINGS.search(path) else outer.operation
 
 
 def starter(ledger: Ledger) -> Callable[[str, str], Exchange | None]:
@@ -110,7 +118,7 @@ def starter(ledger: Ledger) -> Callable[[str, str], Exchange | None]:
         outer = ledger.enclosing_call()
         if outer is None or not outer.is_open or (outer.is_asked_once and _is_answered(outer)):
             return None
-        exchange = Exchange(ledger, outer)
+        exchange = Exchange(ledger, outer, _operation_of(path, outer))
         if REQUESTS.search(path):
             exchange.open()
         return exchange

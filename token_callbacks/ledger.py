@@ -4,7 +4,9 @@ It is the only state that the hooks share, and its lock the only lock. Adapters 
 counters take part in it and get a seat in every call that opens while they do.
 
 A call that opens inside another open call makes that one a wrapper: the inner one is the request, and the outer one
-makes no record. This is what removes LlamaIndex's double events and LiteLLM under LlamaIndex.
+makes no record. This is what removes LlamaIndex's double events and LiteLLM under LlamaIndex. An embedding inside an
+LLM call is no request of that one, nor the other way round; and where no request had an answer, the outer one's answer
+is from elsewhere, and is recorded.
 """
 
 from __future__ import annotations
@@ -107,6 +109,8 @@ class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     attempt: int = 1
     is_open: bool = True
     is_wrapper: bool = False
+    is_request: bool = False
+    """It is a request of the call around it, and not something else that is done inside that one."""
     reports_late: bool = False
     """Its framework tells of its end on another thread or task, a moment after the caller knows."""
     is_asked_once: bool = False
@@ -128,7 +132,7 @@ class Ending(msgspec.Struct, frozen=True):
     cached: bool = False
 
 
-_COMPLETED = Outcome.COMPLETED  # reached sooner than a member of its enumeration
+_COMPLETED, _EMBEDDING = Outcome.COMPLETED, Operation.EMBEDDING  # reached sooner than members of their enumerations
 _PLAIN_ENDING = Ending(_COMPLETED)
 
 
@@ -208,6 +212,7 @@ class Ledger:
         self._warned: set[tuple[str, str]] = set()
         self._start_afresh()
         self._is_told = self.shielded(_is_told)
+        self._brought_nothing = self.shielded(_brought_nothing)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start_afresh)
 
@@ -307,8 +312,9 @@ class Ledger:
             call.agent = outer.agent
             call.session_id = outer.session_id
             call.tags = outer.tags
-            outer.is_wrapper = True
             outer.inner.append(call)
+            if (operation is _EMBEDDING) == (outer.operation is _EMBEDDING):
+                outer.is_wrapper = call.is_request = True
         self._under_way[call] = None
         return call
 
@@ -340,14 +346,17 @@ class Ledger:
             ending = _PLAIN_ENDING
         else:
             ending = Ending(outcome, error if error is None or isinstance(error, str) else type(error).__name__, cached)
+        own = evidence
         # What a broken stream delivered, the call around it may have seen; and what a mere request was about. What it
         # saw is not what a request brought that had no answer.
-        if (not is_completed or call.ends_with_outer) and call.failure is None:
+        if (not is_completed or call.ends_with_outer) and call.is_request and call.failure is None:
             evidence = _with_outer(evidence, call)
         is_over = True
         try:
-            if call.is_wrapper:
+            if call.inner:
                 self._end_inner(call, ending, evidence, counts_here)
+            if call.is_request and outcome in _FRUITLESS and call.failure is None and self._brought_nothing(call, own):
+                call.failure = ending.error or outcome.value
             # Who has an answer though every request failed, as far as one was seen, has it from somewhere else.
             if not call.is_wrapper or (is_completed and _have_failed(call.inner)):
                 receivers = call.seats if call.outer is None and not call.listeners else _receivers(call)
@@ -364,7 +373,8 @@ class Ledger:
         join, to settle or to doubt.
         """
         witness = call.evidence
-        if witness is None or call.is_wrapper or call.outer is not None or not (call.seats or call.listeners):
+        is_joined = call.is_wrapper or call.inner or call.outer is not None
+        if witness is None or is_joined or not (call.seats or call.listeners):
             self.close_call(call, outcome=_COMPLETED)
             return
         try:
@@ -404,13 +414,13 @@ class Ledger:
         for call in [call for call in wrapper.inner if call.is_open]:
             # An inner call whose usage only its own end event will tell is left to that event.
             ends = call.ends_with_outer or call.is_answered or ending.outcome is not Outcome.COMPLETED
-            if ends or self._is_told(call.operation, evidence):
+            if ends or (call.is_request and self._is_told(call.operation, evidence)):
                 call.streamed = call.streamed or wrapper.streamed
                 has_failed = call.failure is not None and ending.outcome in _NOT_FAILED
                 self.close_call(
                     call,
                     outcome=Outcome.FAILED if has_failed else ending.outcome,
-                    evidence=evidence if call.failure is None else (),
+                    evidence=evidence if call.is_request and call.failure is None else (),
                     error=call.failure if has_failed else ending.error,
                     cached=ending.cached and not has_failed,
                     counts_here=counts_here,
@@ -613,11 +623,19 @@ def name_of(function: Callable[..., object]) -> str:
 _NOT_FAILED = (Outcome.COMPLETED, Outcome.ABANDONED)
 
 
+_FRUITLESS = (Outcome.FAILED, Outcome.CANCELLED, Outcome.NOT_STARTED)
+"""How a call may end that brought nothing; an abandoned one may have been answered, and nobody looked."""
+
+
 def _have_failed(calls: Sequence[OpenCall]) -> bool:
-    for call in calls:
-        if call.failure is None:
-            return False
-    return bool(calls)
+    failures = [call.failure for call in calls if call.is_request]
+    return bool(failures) and None not in failures
+
+
+def _brought_nothing(call: OpenCall, evidence: Sequence[Evidence]) -> bool:
+    if call.is_wrapper:
+        return _have_failed(call.inner)
+    return all(witness.reading(call.operation) is None and witness.completion() is None for witness in evidence)
 
 
 def _is_around(outer: OpenCall, call: OpenCall) -> bool:

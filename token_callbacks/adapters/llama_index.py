@@ -220,7 +220,7 @@ class _EmbeddingSpan:
 
     def take(self) -> OpenCall:
         """Take the oldest open request out; which one does not matter, they are alike."""
-        self.begets = self.begets or any(request.inner for request in self.requests)
+        self.begets = self.begets or any(request.is_wrapper for request in self.requests)
         request = self.requests.pop(0)
         request.is_wrapper = self.begets
         return request
@@ -371,7 +371,8 @@ class Tracker:
         evidence.call.streamed = True
         now = self._ledger.clock()
         for call in (evidence.call, *evidence.call.inner):  # LiteLLM, called inside, does not tell
-            call.first_token_at = call.first_token_at or now
+            if call.is_request or call is evidence.call:
+                call.first_token_at = call.first_token_at or now
 
     def end_llm(self, event: Any) -> None:
         """Close an LLM call."""
@@ -417,7 +418,7 @@ class Tracker:
         if span is not None and span.requests:
             evidence = EmbeddingEvidence(event.chunks, span.class_name)
             request = span.take()
-            if request.inner and span.class_name is not None:
+            if span.class_name is not None and any(inner.is_request for inner in request.inner):
                 self._seen_below.add(span.class_name)
             self._ledger.close_call(request, outcome=Outcome.COMPLETED, evidence=(evidence,))
 
@@ -504,7 +505,7 @@ def _has_begun(evidence: LlmEvidence) -> bool:
 
 def _was_sent(call: OpenCall) -> bool:
     """Tell whether a request of this call, or of one inside it, was seen in an HTTP client."""
-    return any(inner.ends_with_outer or _was_sent(inner) for inner in call.inner)
+    return any(inner.is_request and (inner.ends_with_outer or _was_sent(inner)) for inner in call.inner)
 
 
 def _outcome_of_broken_stream(error: BaseException) -> Outcome:
