@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 from collections.abc import Callable
@@ -161,8 +162,25 @@ def test_a_counter_that_lets_go_while_a_call_is_being_closed_has_it_once(around:
     leaving.close()
     staying.close()
 
-    told = [[record.usage.prompt_tokens for record in sink.records] for sink in sinks]
-    assert [[3], [3]] == [[figure for figure in figures if figure is not None] for figures in told]
+    told = [[(record.usage.prompt_tokens, record.outcome) for record in sink.records] for sink in sinks]
+    assert [[(3, Outcome.COMPLETED)]] * 2 == [[figure for figure in figures if figure[0]] for figures in told]
+
+
+@pytest.mark.parametrize("is_short", [True, False], ids=["short", "long"])
+def test_a_call_whose_closing_was_interrupted_is_waited_for_by_nobody(counter: TokenCounter, is_short: bool) -> None:
+    """Ctrl-C in the host's code that evidence runs through ends the call, and goes on to the host."""
+    call = open_call()
+    call.evidence = _Leaving(USAGE, _interrupt)
+    ledger = process_ledger()
+    close = ledger.close_llm if is_short else functools.partial(ledger.close_call, outcome=Outcome.COMPLETED)
+    with pytest.raises(KeyboardInterrupt):
+        close(call)
+
+    assert call not in process_ledger()._under_way
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 class _Leaving(Told):

@@ -224,15 +224,18 @@ def test_two_requests_of_one_call_are_two_records(loopback: Any, counter: TokenC
     assert expected == [(record.usage.prompt_tokens, record.usage.completion_tokens) for record in memory.records]
 
 
-def test_a_try_that_failed_is_an_attempt_of_its_own(loopback: Any, counter: TokenCounter, memory: MemorySink) -> None:
+@pytest.mark.parametrize("status", [302, 429, 503])
+def test_a_try_that_failed_is_an_attempt_of_its_own(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, status: int
+) -> None:
     """What an SDK tries again without a word is seen."""
     server = loopback()
-    server.fail_next(status=503)
+    server.fail_next(status=status)
     url = f"{server.base_url}/chat/completions"
     _ask(counter, lambda: (_with_httpx(url), _with_httpx(url)))
 
     seen = [(record.outcome, record.error, record.attempt) for record in memory.records]
-    assert [(Outcome.FAILED, "HTTP 503", 1), (Outcome.COMPLETED, None, 2)] == seen
+    assert [(Outcome.FAILED, f"HTTP {status}", 1), (Outcome.COMPLETED, None, 2)] == seen
 
 
 def test_an_answer_from_elsewhere_is_not_that_of_the_request_that_failed(
@@ -247,6 +250,54 @@ def test_an_answer_from_elsewhere_is_not_that_of_the_request_that_failed(
     failed, answered = memory.records
     assert (Outcome.FAILED, Usage(), None) == (failed.outcome, failed.usage, failed.provider_usage)
     assert (Outcome.COMPLETED, Provenance.COUNTED) == (answered.outcome, answered.provenance.completion)
+
+
+class FallingBackLLM(SendingLLM):
+    """One that streams pieces of its own once its provider has refused."""
+
+    fails_with: Exception | None = None
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Iterator[CompletionResponse]:
+        self.send()
+        text = ""
+        for number in range(9):
+            text += "word "
+            yield CompletionResponse(text=text, delta="word ")
+            if self.fails_with is not None and number == 4:
+                raise self.fails_with
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [("left", Outcome.ABANDONED), ("broken", Outcome.FAILED), ("closed", Outcome.ABANDONED)],
+    ids=["left", "broken", "the counter is closed"],
+)
+def test_a_broken_answer_from_elsewhere_is_what_was_delivered_of_it(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, ends: str, expected: Outcome
+) -> None:
+    """What came of it is counted, once, and not under the request that failed."""
+    server = loopback()
+    server.fail_next(status=503)
+    url = f"{server.base_url}/chat/completions"
+    llm = FallingBackLLM(send=lambda: _with_httpx(url), fails_with=KeyError("cut") if ends == "broken" else None)
+    stream = llm.stream_complete("When does the library open?")
+    for _ in range(5):
+        next(stream)
+    if ends == "broken":
+        with pytest.raises(KeyError):
+            next(stream)
+    elif ends == "closed":
+        counter.close()
+    else:
+        stream.close()
+    counter.close()
+    stream.close()
+
+    failed, answered = memory.records
+    assert (Outcome.FAILED, Usage()) == (failed.outcome, failed.usage)
+    assert (expected, Provenance.PARTIAL) == (answered.outcome, answered.provenance.completion)
+    assert 4 <= (answered.usage.completion_tokens or 0) <= 6
 
 
 def test_a_host_that_does_not_answer_raises_as_ever_and_is_a_failed_record(

@@ -14,7 +14,8 @@ from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
 from token_callbacks.wire import WireEvidence
 
-_BAD_REQUEST = 400
+_NO_ANSWER = 300
+"""From this status on there is none: a client that follows redirections shows what it came to."""
 
 
 class Exchange:
@@ -56,7 +57,7 @@ class Exchange:
     def begin(self, status: int, headers: Mapping[str, str]) -> bool:
         """Take the head of the answer, whose headers do not mind case; tells whether the rest of it is wanted."""
         self.evidence.begin(headers)
-        if status >= _BAD_REQUEST:
+        if status >= _NO_ANSWER:
             if self.call is not None:
                 self.call.failure = f"HTTP {status}"
             return False

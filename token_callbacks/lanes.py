@@ -21,7 +21,7 @@ Places = Mapping[str, Sequence[str]]
 """The figures, among them ``total_tokens``, and the names that lead to each."""
 
 Parts = tuple[Any, ...]
-"""An object taken apart: its counts, the objects in it, and their counts."""
+"""An object taken apart: it, the objects in it, and all counts as one tuple."""
 
 _EXTRA, _NAMES_SET = "__pydantic_extra__", "__pydantic_fields_set__"
 _WHOLES = ("embedding_tokens", "prompt_tokens", "completion_tokens")

@@ -212,7 +212,7 @@ class Ledger:
         self._warned: set[tuple[str, str]] = set()
         self._start_afresh()
         self._is_told = self.shielded(_is_told)
-        self._brought_nothing = self.shielded(_brought_nothing)
+        self._has_answer = self.shielded(_has_answer)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start_afresh)
 
@@ -327,17 +327,34 @@ class Ledger:
         error: BaseException | str | None = None,
         cached: bool = False,
         counts_here: bool = False,
-        told: Told | None = None,
     ) -> None:
         """Close a call into its record; does nothing if it is closed, so that a late or second end event is harmless.
 
         The end of a wrapper is also the end of the calls inside it: their own end event may come later, or never.
-        ``counts_here``: nothing is left to the worker, however long it is. ``told``: what was read of its evidence.
+        ``counts_here``: nothing is left to the worker, however long it is.
         """
+        if self._claim(call):
+            self._close(call, outcome, evidence, error, cached=cached, counts_here=counts_here)
+
+    def _claim(self, call: OpenCall) -> bool:
+        """Tell whether a call is open and so the caller's to close, whoever else may be about to."""
         with self.lock:
-            if not call.is_open:
-                return
+            is_open = call.is_open
             call.is_open = False
+        return is_open
+
+    def _close(
+        self,
+        call: OpenCall,
+        outcome: Outcome,
+        evidence: Sequence[Evidence] = (),
+        error: BaseException | str | None = None,
+        *,
+        cached: bool = False,
+        counts_here: bool = False,
+        told: Told | None = None,
+    ) -> None:
+        """Close a call that was claimed. ``told``: what was read of its own evidence."""
         known = call.evidence
         if known is not None and known not in evidence:
             evidence = (known, *evidence) if evidence else (known,)
@@ -355,10 +372,12 @@ class Ledger:
         try:
             if call.inner:
                 self._end_inner(call, ending, evidence, counts_here)
-            if call.is_request and outcome in _FRUITLESS and call.failure is None and self._brought_nothing(call, own):
-                call.failure = ending.error or outcome.value
             # Who has an answer though every request failed, as far as one was seen, has it from somewhere else.
-            if not call.is_wrapper or (is_completed and _have_failed(call.inner)):
+            is_in_vain = not call.is_wrapper or _have_failed(call.inner)
+            has_answer = is_completed or (is_in_vain and bool(self._has_answer(call.operation, own)))
+            if is_in_vain and not has_answer and call.is_request and outcome in _FRUITLESS:
+                call.failure = call.failure or ending.error or outcome.value
+            if not call.is_wrapper or (is_in_vain and has_answer):
                 receivers = call.seats if call.outer is None and not call.listeners else _receivers(call)
                 is_over = self._deliver(call, receivers, ending, evidence, counts_here, told)
         finally:
@@ -372,19 +391,23 @@ class Ledger:
         Where nothing is around it or in it, and its usage is told in a shape that was read before, there is nothing to
         join, to settle or to doubt.
         """
-        witness = call.evidence
-        is_joined = call.is_wrapper or call.inner or call.outer is not None
-        if witness is None or is_joined or not (call.seats or call.listeners):
-            self.close_call(call, outcome=_COMPLETED)
+        if not self._claim(call):
             return
-        try:
-            reading = witness.reading(call.operation)
-            names = reading.names or witness.names() if reading is not None and reading.is_counts else None
-        except Exception:  # noqa: BLE001 - it is asked again, and that is noted
-            self.close_call(call, outcome=_COMPLETED)
-            return
-        if reading is None or names is None:
-            self.close_call(call, outcome=_COMPLETED, told=(reading, None if reading is None else witness))
+        witness, told, names = call.evidence, None, None
+        is_alone = not (call.is_wrapper or call.inner or call.outer)
+        if witness is not None and is_alone and (call.seats or call.listeners):
+            try:
+                reading = witness.reading(call.operation)
+                told = reading, None if reading is None else witness
+                if reading is not None and reading.is_counts:
+                    names = reading.names or witness.names()
+            except Exception:  # noqa: BLE001 - it is asked again, and that is noted
+                told = None
+            except BaseException:
+                self._forget(call)
+                raise
+        if told is None or reading is None or names is None:
+            self._close(call, _COMPLETED, told=told)
             return
         draft = Draft(
             call=call,
@@ -396,13 +419,11 @@ class Ledger:
             reading=reading,
             names=names,
         )
-        with self.lock:
-            if call.is_open:
-                call.is_open = False
-                try:
-                    self._give(draft, [*call.seats, *call.listeners] if call.listeners else call.seats)
-                finally:
-                    self._forget(call)
+        try:
+            with self.lock:
+                self._give(draft, [*call.seats, *call.listeners] if call.listeners else call.seats)
+        finally:
+            self._forget(call)
 
     def _forget(self, call: OpenCall) -> None:
         self._under_way.pop(call, None)
@@ -560,8 +581,8 @@ class Ledger:
                     if not call.is_open:  # who is closing it gives it to this counter too
                         continue
                     call.seats = [other for other in call.seats if other is not seat]
-                if not call.is_wrapper:
-                    evidence = () if call.evidence is None else (call.evidence,)
+                evidence = () if call.evidence is None else (call.evidence,)
+                if not call.is_wrapper or (_have_failed(call.inner) and self._has_answer(call.operation, evidence)):
                     self._deliver(call, [seat], Ending(Outcome.ABANDONED), evidence, counts_here=True)
 
     def _awaited(self, is_wanted: Callable[[OpenCall], bool], for_events: float) -> Callable[[], float]:
@@ -632,10 +653,8 @@ def _have_failed(calls: Sequence[OpenCall]) -> bool:
     return bool(failures) and None not in failures
 
 
-def _brought_nothing(call: OpenCall, evidence: Sequence[Evidence]) -> bool:
-    if call.is_wrapper:
-        return _have_failed(call.inner)
-    return all(witness.reading(call.operation) is None and witness.completion() is None for witness in evidence)
+def _has_answer(operation: Operation, evidence: Sequence[Evidence]) -> bool:
+    return any(witness.reading(operation) is not None or witness.completion() is not None for witness in evidence)
 
 
 def _is_around(outer: OpenCall, call: OpenCall) -> bool:
