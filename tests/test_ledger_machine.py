@@ -397,8 +397,7 @@ class LedgerMachine(RuleBasedStateMachine):
             elif not opened.begot:
                 assert 1 == len(drafts), (call, drafts)
             elif drafts and any(participant in self.opened[inner].seated for inner in opened.begot):
-                [draft] = drafts  # it had an answer from somewhere, and no request was seen that did not fail
-                assert draft.ending.outcome is Outcome.COMPLETED
+                assert 1 == len(drafts)  # it had an answer from somewhere, and no request was seen that did not fail
                 assert all(inner.failure is not None for inner in opened.begot)
             else:  # one that left before anything was begot has its record of the call itself
                 assert len(drafts) <= 1

@@ -333,8 +333,13 @@ class Ledger:
         The end of a wrapper is also the end of the calls inside it: their own end event may come later, or never.
         ``counts_here``: nothing is left to the worker, however long it is.
         """
-        if self._claim(call):
-            self._close(call, outcome, evidence, error, cached=cached, counts_here=counts_here)
+        if not self._claim(call):
+            return
+        if outcome is _COMPLETED and error is None and not cached:
+            ending = _PLAIN_ENDING
+        else:
+            ending = Ending(outcome, error if error is None or isinstance(error, str) else type(error).__name__, cached)
+        self._close(call, ending, evidence, counts_here=counts_here)
 
     def _claim(self, call: OpenCall) -> bool:
         """Tell whether a call is open and so the caller's to close, whoever else may be about to."""
@@ -346,11 +351,9 @@ class Ledger:
     def _close(
         self,
         call: OpenCall,
-        outcome: Outcome,
+        ending: Ending,
         evidence: Sequence[Evidence] = (),
-        error: BaseException | str | None = None,
         *,
-        cached: bool = False,
         counts_here: bool = False,
         told: Told | None = None,
     ) -> None:
@@ -358,12 +361,7 @@ class Ledger:
         known = call.evidence
         if known is not None and known not in evidence:
             evidence = (known, *evidence) if evidence else (known,)
-        is_completed = outcome is _COMPLETED
-        if is_completed and error is None and not cached:
-            ending = _PLAIN_ENDING
-        else:
-            ending = Ending(outcome, error if error is None or isinstance(error, str) else type(error).__name__, cached)
-        own = evidence
+        is_completed, own = ending.outcome is _COMPLETED, evidence
         # What a broken stream delivered, the call around it may have seen; and what a mere request was about. What it
         # saw is not what a request brought that had no answer.
         if (not is_completed or call.ends_with_outer) and call.is_request and call.failure is None:
@@ -375,8 +373,8 @@ class Ledger:
             # Who has an answer though every request failed, as far as one was seen, has it from somewhere else.
             is_in_vain = not call.is_wrapper or _have_failed(call.inner)
             has_answer = is_completed or (is_in_vain and bool(self._has_answer(call.operation, own)))
-            if is_in_vain and not has_answer and call.is_request and outcome in _FRUITLESS:
-                call.failure = call.failure or ending.error or outcome.value
+            if is_in_vain and not has_answer and call.is_request and ending.outcome in _FRUITLESS:
+                call.failure = call.failure or ending.error or ending.outcome.value
             if not call.is_wrapper or (is_in_vain and has_answer):
                 receivers = call.seats if call.outer is None and not call.listeners else _receivers(call)
                 is_over = self._deliver(call, receivers, ending, evidence, counts_here, told)
@@ -407,7 +405,7 @@ class Ledger:
                 self._forget(call)
                 raise
         if told is None or reading is None or names is None:
-            self._close(call, _COMPLETED, told=told)
+            self._close(call, _PLAIN_ENDING, told=told)
             return
         draft = Draft(
             call=call,
