@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -123,3 +124,25 @@ def test_a_chat_inside_an_embedding_is_beside_it(loopback: Any, counter: TokenCo
     assert {Operation.CHAT, Operation.EMBEDDING} == set(told)
     assert entry.prompt_tokens == told[Operation.CHAT].prompt_tokens
     assert 6 == told[Operation.EMBEDDING].embedding_tokens
+
+
+@pytest.mark.parametrize("failing", ["one", "two", "three"])
+def test_requests_of_a_batch_that_are_tried_again_are_recorded_once(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, failing: str
+) -> None:
+    """Whichever text's request failed, its next try is no other text's, and no text counts beside its requests."""
+    server, failed = loopback(), []
+
+    async def fail_once(request: httpx.Request) -> None:
+        if failing in request.content.decode() and not failed:
+            request.headers["x-loopback-fault"] = "status=503"
+            failed.append(request)
+
+    client = httpx.AsyncClient(event_hooks={"request": [fail_once]})
+    embedder = OpenAIEmbedding(api_base=server.base_url, api_key="none", embed_batch_size=1, async_http_client=client)
+    with counter.run("a batch"):
+        asyncio.run(embedder.aget_text_embedding_batch(["one", "two", "three"]))
+
+    told = sorted(record.usage.embedding_tokens for record in memory.records if record.usage.embedding_tokens)
+    assert [tokens for tokens in embedding_truth(server) if tokens] == told
+    assert 1 == len(failed) == sum(record.outcome is Outcome.FAILED for record in memory.records)

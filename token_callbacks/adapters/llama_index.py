@@ -367,7 +367,7 @@ class Tracker:
 
     def begin_stream(self, span_id: str, evidence: LlmEvidence) -> None:
         """Note that the first piece of a stream has arrived."""
-        self._note_start(span_id, evidence)
+        self._leave_unstarted(span_id, evidence)
         evidence.call.streamed = True
         now = self._ledger.clock()
         for call in (evidence.call, *evidence.call.inner):  # LiteLLM, called inside, does not tell
@@ -379,7 +379,7 @@ class Tracker:
         evidence = self.calls.pop(event.span_id, None)
         if evidence is not None:
             if self._unstarted:
-                self._note_start(event.span_id, evidence)
+                self._leave_unstarted(event.span_id, evidence)
             response = event.response
             if response is not None and response is not evidence.last:
                 evidence.previous, evidence.last = evidence.last, response
@@ -429,7 +429,8 @@ class Tracker:
             span_id = self._spans.get(span_id, _NO_SPAN)[0]
         return None
 
-    def _note_start(self, span_id: str, evidence: LlmEvidence) -> None:
+    def _leave_unstarted(self, span_id: str, evidence: LlmEvidence) -> None:
+        """Take a stream out of those that have not yielded anything, if it is among them."""
         self._unstarted.pop(span_id, None)
         evidence.frame = None
 
@@ -437,7 +438,7 @@ class Tracker:
         """Close the LLM call of a span that did not come to its end, if one is open there."""
         evidence = self.calls.pop(span_id, None)
         if evidence is not None:
-            self._note_start(span_id, evidence)
+            self._leave_unstarted(span_id, evidence)
             self._ledger.close_call(evidence.call, outcome=outcome, error=error)
             evidence.call.evidence = None
 
@@ -465,7 +466,7 @@ class Tracker:
         while span_id is not None:
             span = self.embeddings.get(span_id)
             if span is not None and span.requests:
-                return min(span.requests, key=_inner_calls)
+                return min(span.requests, key=_unfailed_calls)
             if span_id in self.calls:
                 return self.calls[span_id].call
             span_id = self._spans.get(span_id, _NO_SPAN)[0]
@@ -487,9 +488,9 @@ _EMBEDDING = Operation.EMBEDDING  # reached sooner than a member of its enumerat
 _NO_SPAN = (None, None)
 
 
-def _inner_calls(request: OpenCall) -> int:
-    """Tell how many calls a request has begot: of an async batch, the one without any is about to send its own."""
-    return len(request.inner)
+def _unfailed_calls(request: OpenCall) -> int:
+    """Tell how many calls of a request have not failed: of an async batch, one without any is about to send its own."""
+    return sum(inner.failure is None for inner in request.inner)
 
 
 def _frame(evidence: LlmEvidence) -> types.FrameType | None:
