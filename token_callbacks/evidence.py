@@ -88,7 +88,7 @@ NO_NAMES: Names = (None, None)
 
 
 class Evidence(Protocol):
-    """What one framework can say about a call. It is asked when the call ends, each question at most once."""
+    """What one framework can say about a call. It is asked when the call ends, and says the same if asked again."""
 
     def reading(self, operation: Operation) -> Reading | None:
         """Read the provider's usage; ``None`` where it told none."""
