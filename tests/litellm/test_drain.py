@@ -17,6 +17,7 @@ from typing import Any
 import litellm
 import pytest
 from litellm.caching.caching import Cache
+from openai import APIError
 
 from loopback_server import Hold, LoopbackServer
 from token_callbacks import Run, TokenCounter
@@ -397,6 +398,41 @@ def test_a_stream_that_is_closed_has_its_record_in_its_run(
     [record] = memory.records
     assert (outcome, provenance) == (record.outcome, record.provenance.completion)
     assert (1, int(outcome is Outcome.ABANDONED)) == (summary.calls.llm, summary.calls.abandoned)
+
+
+@pytest.mark.parametrize("name", ["acompletion streamed", "router_acompletion streamed"])
+def test_an_async_stream_that_breaks_is_a_failed_record(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, name: str
+) -> None:
+    """Also where LiteLLM's Router closes it before LiteLLM tells of the failure."""
+    server = loopback()
+    server.fail_next(cut_after=4)
+    (case,) = (case for case in STREAMS if case.name == name)
+    with pytest.raises(APIError):
+        case.run(server)
+    counter.close()
+
+    assert [Outcome.FAILED] == [record.outcome for record in memory.records]
+    assert [] != [record.error for record in memory.records if record.error]
+
+
+@pytest.mark.parametrize("name", ["acompletion streamed", "router_acompletion streamed"])
+def test_a_reader_who_fails_and_closes_his_stream_has_abandoned_it(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, name: str
+) -> None:
+    """His exception is not the stream's."""
+    (case,) = (case for case in STREAMS if case.name == name)
+
+    async def read() -> None:
+        async with aclosing(await case.call(loopback(), stream=True)) as stream:
+            async for _ in stream:
+                raise LookupError
+
+    with pytest.raises(LookupError):
+        asyncio.run(read())
+    counter.close()
+
+    assert [Outcome.ABANDONED] == [record.outcome for record in memory.records]
 
 
 def test_a_cancelled_reader_who_closes_his_stream_leaves_a_cancelled_record(

@@ -23,6 +23,7 @@ import contextvars
 import functools
 import json
 import sys
+import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, TypeGuard
@@ -269,8 +270,13 @@ class Listener:
         call = None if details is None else self._call(details)
         if call is not None and not call.is_answered:
             error = sys.exc_info()[1]
-            is_cancelled = error is not None and not isinstance(error, GeneratorExit) and is_cancellation(error)
-            self._ledger.close_call(call, outcome=Outcome.CANCELLED if is_cancelled else Outcome.ABANDONED)
+            outcome = Outcome.ABANDONED
+            if error is not None and not isinstance(error, GeneratorExit):
+                if is_cancellation(error):
+                    outcome = Outcome.CANCELLED
+                elif _was_raised_by(stream, error):  # LiteLLM's Router closes a stream that broke
+                    outcome = Outcome.FAILED
+            self._ledger.close_call(call, outcome=outcome, error=error if outcome is Outcome.FAILED else None)
 
     def take_answer(self, details: MutableMapping[str, Any], response: Any) -> None:
         """Close an async call with its answer, before the caller has it: the success event may never come."""
@@ -594,6 +600,11 @@ def _details_of(logging_obj: Any) -> MutableMapping[str, Any] | None:
     """Find LiteLLM's dict of a call in its logging object."""
     details = getattr(logging_obj, "model_call_details", None)
     return details if type(details) is dict or isinstance(details, MutableMapping) else None
+
+
+def _was_raised_by(stream: object, error: BaseException) -> bool:
+    """Tell whether an exception came out of a stream, and not from its reader."""
+    return any(frame.f_locals.get("self") is stream for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _is_state(value: object) -> TypeGuard[CallState]:
