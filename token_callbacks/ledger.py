@@ -267,7 +267,7 @@ class Ledger:
         for locator in self._locators:
             call = None if locator == besides else locator()
             if call is not None and (
-                found is None or (call.started_at > found.started_at and not _is_around(call, found))
+                found is None or (call.started_at > found.started_at and not is_around(call, found))
             ):
                 found = call
         return found
@@ -373,7 +373,8 @@ class Ledger:
             # Who has an answer though every request failed, as far as one was seen, has it from somewhere else.
             is_in_vain = not call.is_wrapper or _have_failed(call.inner)
             is_asked = is_in_vain and not is_completed and (call.is_wrapper or call.is_request)
-            has_answer = is_completed or (is_asked and bool(self._has_answer(call.operation, own)))
+            is_shown = bool(own) or not call.is_wrapper  # what only stands around its requests has no answer to show
+            has_answer = (is_completed and is_shown) or (is_asked and bool(self._has_answer(call.operation, own)))
             if is_in_vain and not has_answer and call.is_request and ending.outcome in _FRUITLESS:
                 call.failure = call.failure or ending.error or ending.outcome.value
             if not call.is_wrapper or (is_in_vain and has_answer):
@@ -580,8 +581,9 @@ class Ledger:
                     if not call.is_open:  # who is closing it gives it to this counter too
                         continue
                     call.seats = [other for other in call.seats if other is not seat]
-                evidence = () if call.evidence is None else (call.evidence,)
-                if not call.is_wrapper or (_have_failed(call.inner) and self._has_answer(call.operation, evidence)):
+                own = () if call.evidence is None else (call.evidence,)
+                evidence = _with_outer(own, call) if call.is_request and call.failure is None else own
+                if not call.is_wrapper or (_have_failed(call.inner) and self._has_answer(call.operation, own)):
                     self._deliver(call, [seat], Ending(Outcome.ABANDONED), evidence, counts_here=True)
 
     def _awaited(self, is_wanted: Callable[[OpenCall], bool], for_events: float) -> Callable[[], float]:
@@ -656,7 +658,8 @@ def _has_answer(operation: Operation, evidence: Sequence[Evidence]) -> bool:
     return any(witness.reading(operation) is not None or witness.completion() is not None for witness in evidence)
 
 
-def _is_around(outer: OpenCall, call: OpenCall) -> bool:
+def is_around(outer: OpenCall, call: OpenCall) -> bool:
+    """Tell whether a call was made inside another one, however deep."""
     link = call.outer
     while link is not None and link is not outer:
         link = link.outer

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import litellm
+import openai
 import pytest
+from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.instrumentation import get_dispatcher
 from llama_index.embeddings.openai import OpenAIEmbedding
+from llama_index.llms.anthropic import Anthropic
+from llama_index.llms.litellm import LiteLLM
+from llama_index.llms.openai import OpenAI, OpenAIResponses
 
 from tests.test_taps import BODY, MESSAGES, SendingLLM
 from token_callbacks import TokenCounter
@@ -19,6 +28,7 @@ from token_callbacks.records import Operation, Outcome
 from token_callbacks.sinks.memory import MemorySink
 
 from .figures import embedding_truth
+from .methods import STRUCTURED
 
 
 def _ask(counter: TokenCounter, send: Callable[[], Any]) -> None:
@@ -146,3 +156,157 @@ def test_requests_of_a_batch_that_are_tried_again_are_recorded_once(
     told = sorted(record.usage.embedding_tokens for record in memory.records if record.usage.embedding_tokens)
     assert [tokens for tokens in embedding_truth(server) if tokens] == told
     assert 1 == len(failed) == sum(record.outcome is Outcome.FAILED for record in memory.records)
+
+
+def _structured(name: str, server: Any) -> Any:
+    if name == "Anthropic":
+        return Anthropic(model="claude-sonnet-4-5", base_url=server.url, api_key="none", max_retries=0)
+    classes = {"OpenAI": OpenAI, "OpenAIResponses": OpenAIResponses}
+    return classes[name](model="gpt-4o-mini", api_base=server.base_url, api_key="none", max_retries=0)
+
+
+@pytest.mark.parametrize("method", [name for name in STRUCTURED if name.endswith("structured_predict")])
+@pytest.mark.parametrize("name", ["Anthropic", "OpenAI", "OpenAIResponses"])
+def test_a_structured_prediction_is_one_record(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, name: str, method: str
+) -> None:
+    """Also where the class sends it by itself and LlamaIndex has no event of it."""
+    hours = '{"opens": "nine", "closes": "five"}'
+    server = loopback(replies=lambda body: None if body.get("tools") else hours, stream_usage="always_last")
+    asyncio.run(STRUCTURED[method](_structured(name, server)))
+    (entry,), (record,) = server.ledger, memory.records
+
+    assert (entry.prompt_tokens, entry.completion_tokens) == (
+        record.usage.prompt_tokens,
+        record.usage.completion_tokens,
+    )
+    assert ("reported", Outcome.COMPLETED, entry.model) == (record.provenance.weakest, record.outcome, record.model)
+
+
+def test_a_structured_prediction_that_is_refused_is_one_failed_record(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """The call around the request has no record beside it."""
+    server = loopback()
+    server.fail_next(status=400)
+    with pytest.raises(anthropic.BadRequestError):
+        asyncio.run(STRUCTURED["structured_predict"](_structured("Anthropic", server)))
+
+    assert [Outcome.FAILED] == [record.outcome for record in memory.records]
+
+
+def test_a_prediction_answered_from_elsewhere_shows_nothing_to_count(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """An LLM class that falls back on a default when its request fails is one failed record."""
+
+    class Falling(OpenAI):
+        @get_dispatcher().span
+        def structured_predict(self, output_cls: Any, *args: Any, **kwargs: Any) -> Any:
+            with contextlib.suppress(openai.APIError):
+                return super().structured_predict(output_cls, *args, **kwargs)
+            return output_cls(opens="nine", closes="five")
+
+    server = loopback()
+    server.fail_next(status=400)
+    llm = Falling(model="gpt-4o-mini", api_base=server.base_url, api_key="none", max_retries=0)
+    asyncio.run(STRUCTURED["structured_predict"](llm))
+
+    assert [Outcome.FAILED] == [record.outcome for record in memory.records]
+
+
+@pytest.mark.parametrize(("kind", "model"), [(OpenAI, "gpt-4o-mini"), (LiteLLM, "openai/gpt-4o-mini")])
+def test_a_stream_that_is_read_inside_another_call_counts_once(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, kind: Any, model: str
+) -> None:
+    """Its request is its own, and not that of the call whose code reads it."""
+    server = loopback(stream_usage="always_last")
+    inner = kind(model=model, api_base=server.base_url, api_key="none", max_retries=0)
+    _ask(counter, lambda: [piece.delta for piece in inner.stream_chat(MESSAGES)])
+    (entry,), (record,) = server.ledger, memory.records
+
+    assert (entry.prompt_tokens, entry.completion_tokens) == (
+        record.usage.prompt_tokens,
+        record.usage.completion_tokens,
+    )
+    assert ("reported", True) == (record.provenance.weakest, record.streamed)
+
+
+class Falling(BaseEmbedding):
+    """An embedding class that goes over to a local model for good when its server refuses."""
+
+    url: str
+    is_down: bool = False
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        self.is_down = self.is_down or not httpx.post(self.url, json={"model": "m", "input": text}).is_success
+        return [0.0]
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+
+def test_what_a_batch_embeds_elsewhere_after_a_refusal_is_counted(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """A request in vain does not tell that the others of the batch are seen below."""
+    server = loopback()
+    server.fail_next(status=503)
+    embedder = Falling(url=f"{server.base_url}/embeddings", embed_batch_size=1)
+    embedder.get_text_embedding_batch(["one one one", "two two two", "three three three"])
+
+    assert [3, 3, 3] == [record.usage.embedding_tokens for record in memory.records if record.usage.embedding_tokens]
+    assert 1 == sum(record.outcome is Outcome.FAILED for record in memory.records)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_call_whose_litellm_tells_late_is_one_record(
+    counter: TokenCounter, memory: MemorySink, monkeypatch: pytest.MonkeyPatch, is_streamed: bool
+) -> None:
+    """Of a provider of one's own LiteLLM tells but the success, after the call around it has its record."""
+
+    class Own(litellm.CustomLLM):
+        async def acompletion(self, *args: Any, **kwargs: Any) -> Any:
+            return litellm.mock_completion(model="m", messages=[], mock_response="At nine.")
+
+        async def astreaming(self, *args: Any, **kwargs: Any) -> Any:
+            end = {"is_finished": True, "finish_reason": "stop", "index": 0, "tool_use": None, "usage": None}
+            yield {"text": "At nine.", **end}
+
+    monkeypatch.setattr(litellm, "custom_provider_map", [{"provider": "own", "custom_handler": Own()}])
+    llm = LiteLLM(model="own/m", max_retries=0)
+
+    async def ask() -> None:
+        if is_streamed:
+            async for _ in await llm.astream_chat(MESSAGES):
+                pass
+        else:
+            await llm.achat(MESSAGES)
+        await GLOBAL_LOGGING_WORKER.flush()
+
+    asyncio.run(ask())
+    counter.close()
+
+    assert ["m"] == [str(record.model).rpartition("/")[2] for record in memory.records]
+
+
+def test_a_counter_that_closes_counts_the_prompt_of_a_stream_that_others_read_on(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, tmp_path: Path
+) -> None:
+    """What it records is what the only counter would."""
+    other = TokenCounter(log_dir=tmp_path / "other", sinks=[])
+    server = loopback(stream_usage="never")
+    llm = OpenAI(model="gpt-4o-mini", api_base=server.base_url, api_key="none", max_retries=0)
+    stream = llm.stream_chat(MESSAGES)
+    for _ in range(3):
+        next(stream)
+    counter.close()
+    list(stream)
+    other.close()
+    (record,) = memory.records
+
+    assert Outcome.ABANDONED is record.outcome
+    assert (record.usage.prompt_tokens or 0) > 0 < (record.usage.completion_tokens or 0)

@@ -46,7 +46,7 @@ from token_callbacks import hooks
 from token_callbacks.errors import BudgetExceeded, InvalidArgument
 from token_callbacks.evidence import NO_NAMES, Completion, Names, Prompt, is_at_limit
 from token_callbacks.lanes import fields_of
-from token_callbacks.ledger import Draft, Ledger, OpenCall, name_of, process_ledger
+from token_callbacks.ledger import Draft, Ledger, OpenCall, is_around, name_of, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
 from token_callbacks.usage import Reading, part, read_answer, read_first, token_count, view_of
@@ -220,9 +220,9 @@ class _EmbeddingSpan:
 
     def take(self) -> OpenCall:
         """Take the oldest open request out; which one does not matter, they are alike."""
-        self.begets = self.begets or any(request.is_wrapper for request in self.requests)
+        self.begets = self.begets or any(_unfailed_calls(request) for request in self.requests)
         request = self.requests.pop(0)
-        request.is_wrapper = self.begets
+        request.is_wrapper = request.is_wrapper or self.begets
         return request
 
 
@@ -263,7 +263,10 @@ class Tracker:
         """The embedding methods under way, by span."""
         self._unstarted: dict[str, LlmEvidence] = {}
         """Streams that were handed out and have not yielded anything."""
+        self._predictions: dict[str, OpenCall] = {}
+        """The structured predictions under way, by span: some send by themselves, and no event tells of it."""
         self._note_agent = ledger.shielded(self._take_agent)
+        self._note_prediction = ledger.shielded(self._open_prediction)
         self._watch = ledger.shielded(self._take_stream)
         self._end_embeddings = ledger.shielded(self._close_embeddings)
 
@@ -283,6 +286,8 @@ class Tracker:
         self._spans[id_] = parent_id, instance
         if "ev" in getattr(bound_args, "arguments", ()):  # a step of a workflow; those of agents name the agent
             self._note_agent(id_, bound_args.arguments["ev"])
+        if "structured_predict-" in id_:  # the method's name, and LlamaIndex's random end
+            self._note_prediction(id_, parent_id, instance)
 
     def exit_span(self, id_: str, *args: Any, result: object = None, **kwargs: Any) -> None:
         """Forget a span; if it was a call that returned a stream, watch the stream."""
@@ -293,6 +298,23 @@ class Tracker:
             self._watch(id_, result)
         if id_ in self.embeddings:
             self._end_embeddings(id_, Outcome.COMPLETED, None)
+        if id_ in self._predictions:
+            self._ledger.close_call(self._predictions.pop(id_), outcome=Outcome.COMPLETED)
+
+    def _open_prediction(self, span_id: str, around: str | None, llm: Any) -> None:
+        """Open what stands around the requests of a structured prediction, and has no record itself.
+
+        Those of Anthropic's class (0.12.3) and OpenAI's Responses class are sent without an event.
+        """
+        call = self._predictions[span_id] = self._ledger.open_call(
+            self._ledger.origin(FRAMEWORK, self._enclosing(around)),
+            framework=FRAMEWORK,
+            operation=Operation.CHAT,
+            provider=PROVIDERS.get(llm.class_name()),
+            model=_text(part(part(llm, "metadata"), "model_name")),
+        )
+        call.agent = self._agent_of(span_id) or call.agent
+        call.is_wrapper = True
 
     def _take_agent(self, span_id: str, event: object) -> None:
         agent = _text(part(event, "current_agent_name"))
@@ -322,6 +344,8 @@ class Tracker:
         self._close(id_, outcome, err)
         if id_ in self.embeddings:
             self._close_embeddings(id_, outcome, err)
+        if id_ in self._predictions:
+            self._ledger.close_call(self._predictions.pop(id_), outcome=outcome, error=err)
 
     def _forget_unstarted(self, span_id: str) -> None:
         # Runs inside the garbage collector: takes no lock.
@@ -418,7 +442,7 @@ class Tracker:
         if span is not None and span.requests:
             evidence = EmbeddingEvidence(event.chunks, span.class_name)
             request = span.take()
-            if span.class_name is not None and any(inner.is_request for inner in request.inner):
+            if span.class_name is not None and _unfailed_calls(request):
                 self._seen_below.add(span.class_name)
             self._ledger.close_call(request, outcome=Outcome.COMPLETED, evidence=(evidence,))
 
@@ -463,14 +487,22 @@ class Tracker:
         return self._enclosing(active_span_id.get())
 
     def _enclosing(self, span_id: str | None) -> OpenCall | None:
+        found = self._around_span(span_id)
+        stream = self._running_stream() if self._unstarted else None
+        # A stream's span is over before its code runs: the span is that of whoever reads it, unless it was begun there.
+        return found if stream is None or (found is not None and is_around(stream, found)) else stream
+
+    def _around_span(self, span_id: str | None) -> OpenCall | None:
         while span_id is not None:
             span = self.embeddings.get(span_id)
             if span is not None and span.requests:
                 return min(span.requests, key=_unfailed_calls)
             if span_id in self.calls:
                 return self.calls[span_id].call
+            if span_id in self._predictions:
+                return self._predictions[span_id]
             span_id = self._spans.get(span_id, _NO_SPAN)[0]
-        return self._running_stream() if self._unstarted else None
+        return None
 
     def _running_stream(self) -> OpenCall | None:
         # By the frames and not their ids: another thread's stream may end meanwhile, and its frame's place be taken.
@@ -489,8 +521,8 @@ _NO_SPAN = (None, None)
 
 
 def _unfailed_calls(request: OpenCall) -> int:
-    """Tell how many calls of a request have not failed: of an async batch, one without any is about to send its own."""
-    return sum(inner.failure is None for inner in request.inner)
+    """Tell how many requests of one have not failed: of an async batch, one without any is about to send its own."""
+    return sum(inner.is_request and inner.failure is None for inner in request.inner)
 
 
 def _frame(evidence: LlmEvidence) -> types.FrameType | None:
