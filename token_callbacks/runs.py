@@ -229,9 +229,7 @@ def carried(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Only that is carried, and who is at work; all else of the context is the host's business.
     """
-    kept: list[tuple[contextvars.ContextVar[Any], Any]] = [
-        (variable, value) for variable in (_innermost, _agent) if (value := variable.get()) is not None
-    ]
+    kept = _kept()
     if not kept:
         return function
 
@@ -242,6 +240,26 @@ def carried(function: Callable[..., Any]) -> Callable[..., Any]:
         return await function(*args, **kwargs)
 
     return run
+
+
+def carried_call(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Do for a function that another thread calls what ``carried`` does for a coroutine function."""
+    kept = _kept()
+    if not kept:
+        return function
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        context = contextvars.copy_context()
+        for variable, value in kept:
+            context.run(variable.set, value)
+        return context.run(function, *args, **kwargs)
+
+    return call
+
+
+def _kept() -> list[tuple[contextvars.ContextVar[Any], Any]]:
+    return [(variable, value) for variable in (_innermost, _agent) if (value := variable.get()) is not None]
 
 
 def leave(scope: Scope, error: BaseException | None) -> None:

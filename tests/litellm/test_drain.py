@@ -230,6 +230,26 @@ def test_a_sync_router_call_inside_a_running_loop_lands_in_its_run(loopback: Any
     assert 0 == counter.default_run.summary.calls.llm
 
 
+@pytest.mark.parametrize(
+    ("call", "options"),
+    [
+        (litellm.batch_completion, {"model": CHAT, "messages": [MESSAGES, MESSAGES, MESSAGES]}),
+        (litellm.batch_completion_models, {"models": [CHAT, CHAT, CHAT], "messages": MESSAGES}),
+    ],
+    ids=["batch_completion", "batch_completion_models"],
+)
+def test_a_batch_lands_in_its_run_and_step(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, call: Any, options: dict[str, Any]
+) -> None:
+    """LiteLLM calls from threads of its own, which know nothing of the caller's context."""
+    server = loopback()
+    with counter.run("batch") as run, run.step("asking"):
+        call(**options, **openai(server))
+
+    assert 3 == len(server.ledger) == len(memory.records)
+    assert {(run.run_id, "asking")} == {(record.run_id, record.step) for record in memory.records}
+
+
 def test_a_retry_of_a_sync_call_inside_a_running_loop_lands_in_its_run(loopback: Any, counter: TokenCounter) -> None:
     """So do the attempt that failed and the one that the Router made then."""
     server = loopback()

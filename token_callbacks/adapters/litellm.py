@@ -13,6 +13,8 @@ Facts about litellm (1.106.2 unless said otherwise) that shape this file:
 - ``function_setup`` runs first in every call, in the caller's context and on its stack.
 - A sync call of a ``Router`` inside a running loop goes to a thread without the caller's context, by way of
   ``run_async_function``, which its users have imported by name.
+- ``batch_completion`` and ``batch_completion_models`` call from threads without the caller's context, of a
+  ``ThreadPoolExecutor`` that their module has by name.
 - A stream that is left half-read is told to nobody. Closing it, which ``CustomStreamWrapper.aclose`` does, is its end;
   one that is merely dropped goes with the garbage, and not at once: it is part of a cycle.
 """
@@ -38,7 +40,7 @@ from token_callbacks.evidence import Completion, Names, Prompt, is_at_limit
 from token_callbacks.hooks import Once, Patches
 from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger
 from token_callbacks.records import Operation, Outcome
-from token_callbacks.runs import carried, is_cancellation
+from token_callbacks.runs import carried, carried_call, is_cancellation
 from token_callbacks.usage import Reading, part, read_first, read_stream, tells
 
 FRAMEWORK = "litellm"
@@ -464,6 +466,7 @@ class _Installed:
             self._patches.wrap(client, "post", self._around_post)
         for module in map(sys.modules.get, _RUN_ASYNC_IN_A_THREAD):
             self._patches.wrap(module, "run_async_function", _around_run_async_function)
+        self._patches.wrap(sys.modules.get("litellm.batch_completion.main"), "ThreadPoolExecutor", _carrying)
         ledger.add_locator(_listener.enclosing, is_innermost=True)
         self._ledger = ledger
         self._register()
@@ -542,6 +545,16 @@ def _around_run_async_function(original: Callable[..., Any]) -> Callable[..., An
         return original(carried(async_function), *args, **kwargs)
 
     return run_async_function
+
+
+def _carrying(pool: type[Any]) -> type[Any]:
+    """Make the pool class whose threads work where they are given their work."""
+
+    class CarryingPool(pool):  # type: ignore[misc]
+        def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+            return super().submit(carried_call(function), *args, **kwargs)
+
+    return CarryingPool
 
 
 def _responses_stream() -> Any:
