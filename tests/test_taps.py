@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
@@ -201,11 +203,46 @@ def test_an_unknown_path_is_a_request_to_a_model_if_its_answer_tells_usage(
     assert (31, 7, usage) == (record.usage.prompt_tokens, record.usage.completion_tokens, record.provider_usage)
 
 
-@pytest.mark.parametrize("path", ["/v1/messages/count_tokens", "/api/show", "/v1beta/models/gemini-2:countTokens"])
-def test_a_request_that_only_counts_or_looks_up_is_no_record(
-    counter: TokenCounter, memory: MemorySink, path: str
+def _with_httpx_in_pieces(url: str) -> Any:
+    with httpx.stream("POST", url, json=BODY) as response:
+        return b"".join(response.iter_raw())
+
+
+@pytest.mark.parametrize("send", [_with_httpx_in_pieces, *ASYNC.values()], ids=["httpx, in pieces", *ASYNC])
+def test_a_try_whose_body_broke_brought_nothing(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, send: Callable[[str], Any]
 ) -> None:
-    """Its answer may well have a number of tokens in it, which nobody used."""
+    """The answer to the next one is not counted for both."""
+    server = loopback(stream_usage="finish_chunk")
+    server.fail_next(cut_after=0)
+    url = f"{server.base_url}/chat/completions"
+
+    async def send_twice() -> Any:
+        for _ in range(2):
+            with contextlib.suppress(httpx.TransportError, aiohttp.ClientError):
+                return await answer if inspect.isawaitable(answer := send(url)) else answer
+        return None
+
+    asyncio.run(_aask(counter, send_twice))
+    _, entry = server.ledger
+
+    assert [Outcome.FAILED, Outcome.COMPLETED] == [record.outcome for record in memory.records]
+    assert [None, entry.prompt_tokens] == [record.usage.prompt_tokens for record in memory.records]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/messages/count_tokens",
+        "/api/show",
+        "/v1beta/models/gemini-2:countTokens",
+        "/v1/rerank",
+        "/v1/audio/transcriptions",
+        "/v1/images/generations",
+    ],
+)
+def test_a_request_of_another_kind_is_no_record(counter: TokenCounter, memory: MemorySink, path: str) -> None:
+    """Its answer may well have a number of tokens in it, which no LLM used."""
     told = {"input_tokens": 51, "usage": {"prompt_tokens": 51, "completion_tokens": 1}}
     server = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=told)))
     _ask(counter, lambda: server.post(f"http://provider.test{path}").content)

@@ -321,7 +321,7 @@ REQUESTS = re.compile(
 """What the path of a request to a model ends in. Others are taken for one if the answer tells usage or is a stream."""
 
 EMBEDDINGS = re.compile(
-    r"/(?:[a-z-]+-)?embed(?:dings?)?/?$|:(?:batchE|e)mbedContents?$|/model/[^/]*embed[^/]*/invoke/?$"
+    r"/(?:[a-z-]+-)?embed(?:dings?(?:/batch)?|_all)?/?$|:(?:batchE|e)mbedContents?$|/model/[^/]*embed[^/]*/invoke/?$"
 )
 """What the path of a request for embeddings ends in, on Bedrock with the model's name before it."""
 
@@ -332,6 +332,7 @@ CHATS = re.compile(
 
 OTHERS = re.compile(
     r"/(?:count_tokens|count-tokens|input_tokens|tokenize|detokenize|apply-template|extras/tokenize/count|api/show|api/tags"
-    r"|models|files|moderations|token)/?$|:countTokens$"
+    r"|models|files|moderations|token|rerank|reranking|audio/[a-z]+|images/[a-z]+)/?$|:countTokens$"
 )
-"""What the path of a request ends in that uses no tokens, whatever its answer looks like: counting, and looking up."""
+"""What the path of a request ends in that uses no tokens of an LLM or embedding model, whatever its answer looks like:
+counting, looking up, reranking, sound and pictures."""

@@ -98,6 +98,11 @@ class Exchange:
             if is_cancellation(error):
                 self._ledger.close_call(self.call, outcome=Outcome.CANCELLED, error=error)
 
+    def break_off(self, error: BaseException) -> None:
+        """Note that the body broke: of an event stream there is what had come, of an answer in one piece nothing."""
+        if self.evidence.kind != "text/event-stream":
+            self.fail(error)
+
 
 def _is_answered(outer: OpenCall) -> bool:
     return any(inner.ends_with_outer and inner.is_request and inner.failure is None for inner in outer.inner)

@@ -28,6 +28,7 @@ class _Installed:
         self._begin = ledger.shielded(_begun)
         self._take = ledger.shielded(Exchange.take_whole)
         self._fail = ledger.shielded(Exchange.fail)
+        self._break_off = ledger.shielded(Exchange.break_off)
         self._waiting: weakref.WeakKeyDictionary[Any, Exchange] = weakref.WeakKeyDictionary()
         """The exchanges whose answers have begun and were not read yet."""
         self._patches = Patches()
@@ -54,9 +55,13 @@ class _Installed:
     def _around_read(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         async def read(response: Any) -> Any:
-            body = await original(response)
-            exchange = self._waiting.pop(response, None)
-            if exchange is not None:
+            try:
+                body = await original(response)
+            except BaseException as error:
+                if (exchange := self._waiting.pop(response, None)) is not None:
+                    self._break_off(exchange, error)
+                raise
+            if (exchange := self._waiting.pop(response, None)) is not None:
                 self._take(exchange, body)
             return body
 

@@ -197,12 +197,16 @@ def _keep(tap: Any, stream: Any, exchange: Exchange, unasked: Unasked | None) ->
 
 def _pass_on(tap: Any) -> Iterator[bytes]:
     take, unasked = tap.exchange.take, tap.unasked
-    for piece in tap.stream:
-        take(piece)
-        if unasked is None:
-            yield piece
-        elif passed := unasked.passed(piece):
-            yield passed
+    try:
+        for piece in tap.stream:
+            take(piece)
+            if unasked is None:
+                yield piece
+            elif passed := unasked.passed(piece):
+                yield passed
+    except Exception as error:
+        tap.exchange.break_off(error)
+        raise
     tap.exchange.end()
     if unasked is not None and (rest := unasked.rest()):
         yield rest
@@ -210,12 +214,16 @@ def _pass_on(tap: Any) -> Iterator[bytes]:
 
 async def _async_pass_on(tap: Any) -> AsyncIterator[bytes]:
     take, unasked = tap.exchange.take, tap.unasked
-    async for piece in tap.stream:
-        take(piece)
-        if unasked is None:
-            yield piece
-        elif passed := unasked.passed(piece):
-            yield passed
+    try:
+        async for piece in tap.stream:
+            take(piece)
+            if unasked is None:
+                yield piece
+            elif passed := unasked.passed(piece):
+                yield passed
+    except Exception as error:
+        tap.exchange.break_off(error)
+        raise
     tap.exchange.end()
     if unasked is not None and (rest := unasked.rest()):
         yield rest
