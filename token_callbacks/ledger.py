@@ -434,7 +434,8 @@ class Ledger:
     def _end_inner(self, wrapper: OpenCall, ending: Ending, evidence: Sequence[Evidence], counts_here: bool) -> None:
         for call in [call for call in wrapper.inner if call.is_open]:
             # An inner call whose usage only its own end event will tell is left to that event.
-            ends = call.ends_with_outer or call.is_answered or ending.outcome is not Outcome.COMPLETED
+            is_over = call.is_request and ending.outcome is not Outcome.COMPLETED
+            ends = call.ends_with_outer or call.is_answered or is_over
             if ends or (call.is_request and self._is_told(call.operation, evidence)):
                 call.streamed = call.streamed or wrapper.streamed
                 has_failed = call.failure is not None and ending.outcome in _NOT_FAILED

@@ -310,3 +310,44 @@ def test_a_counter_that_closes_counts_the_prompt_of_a_stream_that_others_read_on
 
     assert Outcome.ABANDONED is record.outcome
     assert (record.usage.prompt_tokens or 0) > 0 < (record.usage.completion_tokens or 0)
+
+
+async def _embed_with_litellm(server: Any) -> None:
+    await litellm.aembedding(
+        model="openai/text-embedding-3-small", input=["When?"], api_base=server.base_url, api_key="none"
+    )
+
+
+async def _embed_with_llama_index(server: Any) -> None:
+    embedder = OpenAIEmbedding(api_base=server.base_url, api_key="none", reuse_client=False)
+    await embedder.aget_text_embedding("When?")
+
+
+@pytest.mark.parametrize("embed", [_embed_with_litellm, _embed_with_llama_index])
+def test_an_embedding_beside_a_chat_that_fails_goes_on(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, embed: Callable[[Any], Any]
+) -> None:
+    """It is no request of the chat, and ends when its own answer is there."""
+    server = loopback()
+    under_way: list[asyncio.Task[None]] = []
+
+    async def ask_and_embed() -> None:
+        with server.hold() as hold:
+
+            async def send() -> None:
+                under_way.append(asyncio.create_task(embed(server)))
+                await asyncio.to_thread(hold.reached.wait)
+                raise LookupError
+
+            with pytest.raises(LookupError):
+                await SendingLLM(send=send).achat(MESSAGES)
+        await asyncio.gather(*under_way)
+
+    asyncio.run(ask_and_embed())
+    counter.close()
+    told = {record.operation: record for record in memory.records}
+
+    assert {Operation.CHAT: Outcome.FAILED, Operation.EMBEDDING: Outcome.COMPLETED} == {
+        operation: record.outcome for operation, record in told.items()
+    }
+    assert embedding_truth(server) == [told[Operation.EMBEDDING].usage.embedding_tokens]
