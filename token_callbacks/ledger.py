@@ -651,8 +651,13 @@ _FRUITLESS = (Outcome.FAILED, Outcome.CANCELLED, Outcome.NOT_STARTED)
 
 
 def _have_failed(calls: Sequence[OpenCall]) -> bool:
-    failures = [call.failure for call in calls if call.is_request]
-    return bool(failures) and None not in failures
+    failed = [_has_failed(call) for call in calls if call.is_request]
+    return bool(failed) and all(failed)
+
+
+def _has_failed(call: OpenCall) -> bool:
+    # LiteLLM does not tell that a call of it was cancelled: it stays open, and its request has failed.
+    return call.failure is not None or (call.is_open and _have_failed(call.inner))
 
 
 def _has_answer(operation: Operation, evidence: Sequence[Evidence]) -> bool:

@@ -351,3 +351,32 @@ def test_an_embedding_beside_a_chat_that_fails_goes_on(
         operation: record.outcome for operation, record in told.items()
     }
     assert embedding_truth(server) == [told[Operation.EMBEDDING].usage.embedding_tokens]
+
+
+@pytest.mark.parametrize("options", [{}, {"stream": True}], ids=["whole", "streamed"])
+def test_an_answer_from_elsewhere_is_counted_where_litellm_was_given_up(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, options: dict[str, Any]
+) -> None:
+    """LiteLLM tells of no cancellation, but its request has failed."""
+    server = loopback()
+
+    async def send() -> str:
+        with server.hold() as hold:
+            asking = litellm.acompletion(
+                model="openai/gpt-4o-mini",
+                messages=BODY["messages"],
+                api_base=server.base_url,
+                api_key="none",
+                **options,
+            )
+            task = asyncio.create_task(asking)
+            await asyncio.to_thread(hold.reached.wait)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        return "It opens at nine."
+
+    asyncio.run(SendingLLM(send=send).achat(MESSAGES))
+    counter.close()
+    tokens = {record.outcome: record.usage.completion_tokens for record in memory.records}
+
+    assert {Outcome.CANCELLED: None, Outcome.COMPLETED: 5} == tokens
