@@ -214,6 +214,18 @@ def test_a_long_call_that_is_open_at_close_is_recorded_before_the_files_are_let_
     assert 1 == recorded == len(memory.records)
 
 
+def test_a_request_sent_while_its_counter_closes_is_the_counters() -> None:
+    """Another thread's call sends its request while a call before it is counted: there is a record of both."""
+    memory = MemorySink()
+    counter = TokenCounter(log_dir=None, sinks=[memory])
+    counted, sending = open_call(), open_call()
+    counted.evidence = _Leaving(USAGE, lambda: _open_inside(sending))
+    counter.close()
+
+    assert [Outcome.ABANDONED] * 2 == [record.outcome for record in memory.records]
+    assert not process_ledger()._under_way
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_call_that_is_open_while_the_process_forks_is_the_parents(counter: TokenCounter, memory: MemorySink) -> None:
     """The child neither waits for the parent's open calls nor records them."""
