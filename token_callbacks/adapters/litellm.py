@@ -76,10 +76,12 @@ _latest: contextvars.ContextVar[weakref.ref[CallState] | None] = globals().get("
 class CallState:
     """What this package keeps in LiteLLM's dict of one call."""
 
-    __slots__ = ("__weakref__", "call", "logging_obj", "origin")
+    __slots__ = ("__weakref__", "call", "is_mocked", "logging_obj", "origin")
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
+        self.is_mocked = False
+        """Nobody is asked: the answer is the caller's own, and its usage is made up by LiteLLM."""
         self.logging_obj: weakref.ref[Any] | None = None
         """LiteLLM's object of this call, where its beginning was seen."""
         self.call: OpenCall | None = None
@@ -112,6 +114,7 @@ class LiteLLMEvidence:
         self.raw: Any = None
         """The provider's answer, of a call that is not streamed: JSON text, or the object of the provider's SDK."""
         self.is_probed = False
+        """Whether all that may have carried usage was seen."""
         self.chunks: list[Any] = []
         """Those of a stream's chunks that carried usage, once it has been probed."""
 
@@ -199,11 +202,12 @@ class Listener:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def set_up(self, logging_obj: Any) -> None:
+    def set_up(self, logging_obj: Any, options: Mapping[str, Any]) -> None:
         """Note who is calling: in the caller's context and on its stack, before LiteLLM does anything else."""
         details = _details_of(logging_obj)
         if details is not None and _KEY not in details:
             state = details[_KEY] = self._new_state()
+            state.is_mocked = _is_mocked(options)
             # LiteLLM reports no end of a stream that is dropped or a call that is cancelled; its logging object then
             # goes with it. The state must not hold on to that object.
             state.logging_obj = weakref.ref(logging_obj)
@@ -219,13 +223,13 @@ class Listener:
             return
         state = self._state(details)
         if state.call is None:
-            state.call = self._open(state.origin, operation, details, messages)
-        elif state.call.is_open:
-            state.call.is_answered = False  # one request of several: Bedrock's Titan embeds text by text
-        else:  # a fallback or retry in LiteLLM's same dict
+            state.call = self._open(state, operation, details, messages)
+        elif not state.call.is_open:  # a fallback or retry in LiteLLM's same dict
             attempt = state.call.attempt + 1
-            state.call = self._open(state.origin, operation, details, messages)
+            state.call = self._open(state, operation, details, messages)
             state.call.attempt = attempt
+        # Not yet, though a request may have been, of several: Bedrock's Titan embeds text by text. A mock is at once.
+        state.call.is_answered = state.is_mocked and not state.call.streamed
 
     def answer(self, details: MutableMapping[str, Any]) -> None:
         """Keep the provider's raw answer: LiteLLM's own report of it may come late or never."""
@@ -297,7 +301,7 @@ class Listener:
             outer = state.origin.outer
             if outer is not None and not outer.is_open:  # it has its record, and no request of this one was seen
                 return
-            state.call = self._open(state.origin, operation, details, details.get("messages"))
+            state.call = self._open(state, operation, details, details.get("messages"))
         evidence = _evidence(state.call)
         if evidence.response is None:
             evidence.response = response
@@ -342,7 +346,8 @@ class Listener:
         state = details.get(_KEY)
         return state.call if _is_state(state) else None
 
-    def _open(self, origin: Origin, operation: Operation, details: Mapping[str, Any], messages: Any) -> OpenCall:
+    def _open(self, state: CallState, operation: Operation, details: Mapping[str, Any], messages: Any) -> OpenCall:
+        origin = state.origin
         options = details.get("optional_params") or {}
         params = details.get("litellm_params")
         metadata = part(params, "metadata")
@@ -357,7 +362,8 @@ class Listener:
         )
         call.streamed = details.get("stream") is True or part(options, "stream") is True
         request = details.get("input") if operation is Operation.EMBEDDING else messages
-        call.evidence = LiteLLMEvidence(operation, request, options)
+        evidence = call.evidence = LiteLLMEvidence(operation, request, options)
+        evidence.is_probed = state.is_mocked  # and carried none
         call.session_id = _word(part(params, "litellm_session_id")) or _word(part(metadata, "session_id"))
         tags = part(metadata, "tags")
         call.tags = [tag for tag in tags[:_MOST_TAGS] if _word(tag)] if isinstance(tags, list) else []
@@ -482,7 +488,7 @@ class _Installed:
             self._see_to_registration()
             result = original(*args, **kwargs)
             if isinstance(result, tuple) and result:
-                self._set_up(result[0])
+                self._set_up(result[0], kwargs)
             return result
 
         return function_setup
@@ -616,6 +622,13 @@ def _details_of(logging_obj: Any) -> MutableMapping[str, Any] | None:
     """Find LiteLLM's dict of a call in its logging object."""
     details = getattr(logging_obj, "model_call_details", None)
     return details if type(details) is dict or isinstance(details, MutableMapping) else None
+
+
+def _is_mocked(options: Mapping[str, Any]) -> bool:
+    # A whole answer of the caller's own may have a usage that is meant; to a text or a vector, LiteLLM makes one up.
+    mock = options.get("mock_response")
+    is_error = isinstance(mock, str) and mock.startswith(("litellm.", "Exception: "))
+    return (isinstance(mock, str | list) and not is_error) or bool(options.get("mock_tool_calls"))
 
 
 def _was_raised_by(stream: object, error: BaseException) -> bool:
