@@ -230,6 +230,48 @@ def test_a_try_whose_body_broke_brought_nothing(
     assert [None, entry.prompt_tokens] == [record.usage.prompt_tokens for record in memory.records]
 
 
+def test_a_try_that_was_answered_with_an_error_and_200_brought_nothing(
+    counter: TokenCounter, memory: MemorySink
+) -> None:
+    """OpenRouter and others answer so where their own provider fails; the answer to the next try is not theirs, too."""
+    usage = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
+    answers = iter([{"error": {"code": 502, "message": "Provider is down"}}, {"error": None, "usage": usage}])
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=next(answers))))
+    _ask(counter, lambda: [client.post("http://provider.test/v1/chat/completions", json=BODY) for _ in range(2)])
+
+    assert [Outcome.FAILED, Outcome.COMPLETED] == [record.outcome for record in memory.records]
+    assert [None, 12] == [record.usage.prompt_tokens for record in memory.records]
+    assert [1, 2] == [record.attempt for record in memory.records]
+
+
+ERROR_EVENTS = {
+    "OpenRouter": {"id": "1", "error": {"code": "server_error", "message": "gone"}, "choices": []},
+    "Anthropic": {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+    "Responses": {"type": "error", "code": "server_error", "message": "gone", "param": None},
+}
+
+
+@pytest.mark.parametrize("told", ERROR_EVENTS.values(), ids=ERROR_EVENTS)
+def test_a_stream_that_ends_in_an_error_event_has_failed_though_nobody_raises(
+    counter: TokenCounter, memory: MemorySink, told: dict[str, Any]
+) -> None:
+    """Also where what reads the stream takes what came before for an answer: that is part of one."""
+    first = {"id": "1", "choices": [{"delta": {"content": 'At "error": nine.'}}], "error": None}
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in (first, told)).encode()
+    head = {"content-type": "text/event-stream"}
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, content=[body], headers=head)))
+
+    def send() -> bytes:
+        with client.stream("POST", "http://provider.test/v1/chat/completions", json=BODY) as response:
+            return response.read()
+
+    _ask(counter, send)
+
+    [record] = memory.records
+    assert (Outcome.FAILED, Provenance.PARTIAL) == (record.outcome, record.provenance.completion)
+    assert record.error == "error in the answer"
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -66,9 +66,12 @@ class Exchange:
     def take_whole(self, body: bytes) -> None:
         """Take the body of an answer that is not streamed, its encoding taken off."""
         self.evidence.take_whole(body)
-        if self.call is None and self.evidence.reading(self._operation) is not None:
+        has_usage = self.evidence.reading(self._operation) is not None
+        if self.call is None and has_usage:
             self.open()
         self.end()
+        if self.call is not None and self.call.break_off is not None and not has_usage:
+            self.call.failure = self.call.break_off
 
     def begin_stream(self) -> bool:
         """Take that the body will come piece by piece; tells whether the pieces are wanted."""
@@ -88,7 +91,11 @@ class Exchange:
     def end(self) -> None:
         """Note that the answer came to its end."""
         self.evidence.end()
-        if self.call is not None and self.outer.reports_late:
+        if self.call is None:
+            return
+        if self.evidence.ends_in_error():
+            self.call.break_off = "error in the answer"
+        if self.outer.reports_late:
             self.outer.is_answered = True
 
     def fail(self, error: BaseException) -> None:
@@ -102,6 +109,8 @@ class Exchange:
         """Note that the body broke: of an event stream there is what had come, of an answer in one piece nothing."""
         if self.evidence.kind != "text/event-stream":
             self.fail(error)
+        elif self.call is not None:
+            self.call.break_off = type(error).__name__
 
 
 def _is_answered(outer: OpenCall) -> bool:

@@ -117,6 +117,8 @@ class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     """One request of it is answered: what is sent in its context afterwards, while it is read, is not its own."""
     failure: str | None = None
     """Why no answer came, of a call whose framework may try again or not say so."""
+    break_off: str | None = None
+    """Why its stream broke, though nobody may say so; what came before is a part of an answer."""
     ends_with_outer: bool = False
     """It has no end of its own to wait for: it ends when the call around it does."""
     is_answered: bool = False
@@ -437,12 +439,13 @@ class Ledger:
             ends = call.ends_with_outer or call.is_answered or is_over
             if ends or (call.is_request and self._is_told(call.operation, evidence)):
                 call.streamed = call.streamed or wrapper.streamed
-                has_failed = call.failure is not None and ending.outcome in _NOT_FAILED
+                failure = call.failure or call.break_off
+                has_failed = failure is not None and ending.outcome in _NOT_FAILED
                 self.close_call(
                     call,
                     outcome=Outcome.FAILED if has_failed else ending.outcome,
                     evidence=evidence if call.is_request and call.failure is None else (),
-                    error=call.failure if has_failed else ending.error,
+                    error=failure if has_failed else ending.error,
                     cached=ending.cached and not has_failed,
                     counts_here=counts_here,
                 )

@@ -90,6 +90,16 @@ class WireEvidence:
         self._is_whole = True
         self._encoding = ""
 
+    def ends_in_error(self) -> bool:
+        """Tell whether the answer itself says that it is none, or that it broke off: its last piece does, if any.
+
+        It may with a status of 200: https://openrouter.ai/docs/api-reference/errors,
+        https://docs.anthropic.com/en/api/messages-streaming#error-events.
+        """
+        if not self._pieces or b'"error"' not in self._pieces[-1]:
+            return False
+        return any(part(event, "error") or part(event, "type") == "error" for event in self._parsed(_may_be_error))
+
     def _read_on_the_way(self) -> None:
         self._held = 0
         body = b"".join(self._pieces)
@@ -142,7 +152,7 @@ class WireEvidence:
 
     def has_last_word(self) -> bool:
         """Tell whether all of the answer had come: then what it told is final, also for a reader that left."""
-        return self._has_ended or self._answer().is_whole
+        return (self._has_ended and not self.ends_in_error()) or self._answer().is_whole
 
     def prompt(self) -> None:
         """Leave it to the framework, which has it in one shape for all providers."""
@@ -375,6 +385,10 @@ _may_hold_usage_at = re.compile(f'"(?:{_any_of(_MARKS | {"finish_reason"})})"[ ]
 
 def _may_hold_usage(event: bytes) -> bool:
     return _may_hold_usage_at(event) is not None
+
+
+def _may_be_error(event: bytes) -> bool:
+    return b'"error"' in event
 
 
 def _anything(event: bytes) -> bool:  # noqa: ARG001 - as _may_hold_usage
