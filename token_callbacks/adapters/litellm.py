@@ -15,6 +15,8 @@ Facts about litellm (1.106.2 unless said otherwise) that shape this file:
   ``run_async_function``, which its users have imported by name.
 - ``batch_completion`` and ``batch_completion_models`` call from threads without the caller's context, of a
   ``ThreadPoolExecutor`` that their module has by name.
+- A stream that breaks is told to hooks on a thread or task of its own, while its reader gets the exception, which
+  ``_handle_stream_fallback_error`` raises.
 - A stream that is left half-read is told to nobody. Closing it, which ``CustomStreamWrapper.aclose`` does, is its end;
   one that is merely dropped goes with the garbage, and not at once: it is part of a cycle.
 """
@@ -284,6 +286,12 @@ class Listener:
                     outcome = Outcome.FAILED
             self._ledger.close_call(call, outcome=outcome, error=error if outcome is Outcome.FAILED else None)
 
+    def break_stream(self, stream: Any, error: BaseException) -> None:
+        """Close the call of a stream that broke, before its reader is told: LiteLLM's own event comes later."""
+        details = _details_of(part(stream, "logging_obj"))
+        if details is not None and (call := self._call(details)) is not None:
+            self._ledger.close_call(call, outcome=Outcome.FAILED, error=error)
+
     def take_answer(self, details: MutableMapping[str, Any], response: Any) -> None:
         """Close an async call with its answer, before the caller has it: the success event may never come."""
         call = self._call(details)
@@ -463,11 +471,14 @@ class _Installed:
         self._pass_event: Callable[..., None] = ledger.shielded(_listener.pass_event)
         self._request: Callable[..., None] = ledger.shielded(_listener.request)
         self._close_stream: Callable[..., None] = ledger.shielded(_listener.close_stream)
+        self._break_stream: Callable[..., None] = ledger.shielded(_listener.break_stream)
         self._patches = Patches()
         self._patches.wrap(litellm.utils, "function_setup", self._around_function_setup)
         self._patches.wrap(litellm, "stream_chunk_builder", self._around_stream_chunk_builder)
         self._patches.wrap(_responses_stream(), "_process_chunk", self._around_process_chunk)
         self._patches.wrap(litellm.CustomStreamWrapper, "aclose", self._around_aclose)
+        # LiteLLM 1.80.17 has no such function: a summary that is read at once may lack a stream that broke.
+        self._patches.wrap(litellm.CustomStreamWrapper, "_handle_stream_fallback_error", self._around_stream_error)
         for client in _http_clients():
             self._patches.wrap(client, "post", self._around_post)
         for module in map(sys.modules.get, _RUN_ASYNC_IN_A_THREAD):
@@ -524,6 +535,14 @@ class _Installed:
 
         return aclose
 
+    def _around_stream_error(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def _handle_stream_fallback_error(stream: Any, e: Any) -> Any:  # by LiteLLM's names
+            self._break_stream(stream, e)
+            return original(stream, e)
+
+        return _handle_stream_fallback_error
+
     def _around_post(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def post(*args: Any, **kwargs: Any) -> Any:
@@ -538,7 +557,7 @@ class _Installed:
         self._patches.remove()
         self._ledger.remove_locator(_listener.enclosing)
         self._see_to_registration = self._set_up = self._end_stream = _do_nothing
-        self._pass_event = self._request = self._close_stream = _do_nothing
+        self._pass_event = self._request = self._close_stream = self._break_stream = _do_nothing
         for name in CALLBACK_LISTS:
             registered = getattr(litellm, name, None)
             if isinstance(registered, list) and self.handler in registered:
