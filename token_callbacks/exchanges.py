@@ -1,7 +1,8 @@
 """One HTTP request of an open call, and its answer: what the taps in the HTTP clients have in common.
 
 A request that is sent inside an open call of a framework opens a call of its own inside that one, which makes the outer
-one a wrapper: one HTTP request, one record. Requests of nobody's call are not looked at.
+one a wrapper: one HTTP request, one record. Requests of nobody's call are not looked at. A request whose answer has not
+begun when the call around it ends goes on, and its call ends when it does.
 """
 
 from __future__ import annotations
@@ -52,15 +53,16 @@ class Exchange:
         call.started_at = self._started_at
         call.attempt = attempt
         call.evidence = self.evidence
-        call.ends_with_outer = True
+        call.ends_with_outer = call.is_awaited = True
 
     def begin(self, status: int, headers: Mapping[str, str]) -> bool:
         """Take the head of the answer, whose headers do not mind case; tells whether the rest of it is wanted."""
         self.evidence.begin(headers)
         if status >= _NO_ANSWER:
-            if self.call is not None:
-                self.call.failure = f"HTTP {status}"
+            self._give_up(f"HTTP {status}")
             return False
+        if self.call is not None:
+            self.call.is_awaited = False
         return True
 
     def take_whole(self, body: bytes) -> None:
@@ -79,7 +81,7 @@ class Exchange:
             self.open()
         if self.call is None:
             return False
-        self.call.streamed = True
+        self.call.streamed, self.call.is_awaited = True, False
         return True
 
     def take(self, piece: bytes) -> None:
@@ -97,13 +99,14 @@ class Exchange:
             self.call.break_off = "error in the answer"
         if self.outer.reports_late:
             self.outer.is_answered = True
+        self._close_if_left(Outcome.COMPLETED if self.call.break_off is None else Outcome.FAILED)
 
     def fail(self, error: BaseException) -> None:
         """Note that no answer came; of a request that was cancelled, LiteLLM does not tell."""
-        if self.call is not None:
+        if self.call is not None and is_cancellation(error):
             self.call.failure = type(error).__name__
-            if is_cancellation(error):
-                self._ledger.close_call(self.call, outcome=Outcome.CANCELLED, error=error)
+            self._ledger.close_call(self.call, outcome=Outcome.CANCELLED, error=error)
+        self._give_up(type(error).__name__)
 
     def break_off(self, error: BaseException) -> None:
         """Note that the body broke: of an event stream there is what had come, of an answer in one piece nothing."""
@@ -111,6 +114,20 @@ class Exchange:
             self.fail(error)
         elif self.call is not None:
             self.call.break_off = type(error).__name__
+
+    def _give_up(self, why: str) -> None:
+        if self.call is not None:
+            self.call.failure = why
+            self._close_if_left(Outcome.FAILED)
+
+    def _close_if_left(self, outcome: Outcome) -> None:
+        """Close the call by itself, if the one around it has ended and left it to its own end."""
+        call = self.call
+        if call is not None:
+            # Before the other one is looked at: a thread that ends it right now does not leave this one any more.
+            call.is_awaited = False
+            if not self.outer.is_open:
+                self._ledger.close_call(call, outcome=outcome, error=call.failure or call.break_off)
 
 
 def _is_answered(outer: OpenCall) -> bool:

@@ -121,6 +121,8 @@ class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     """Why its stream broke, though nobody may say so; what came before is a part of an answer."""
     ends_with_outer: bool = False
     """It has no end of its own to wait for: it ends when the call around it does."""
+    is_awaited: bool = False
+    """Its answer has not begun, and who sent it tells how it ends, also after the end of the call around it."""
     is_answered: bool = False
     """Everything has come back from the provider, only the framework's end event has not."""
 
@@ -214,6 +216,7 @@ class Ledger:
         self._warned: set[tuple[str, str]] = set()
         self._start_afresh()
         self._is_told = self.shielded(_is_told)
+        self._is_answered_alone = self.shielded(_is_answered_alone)
         self._has_answer = self.shielded(_has_answer)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start_afresh)
@@ -433,22 +436,30 @@ class Ledger:
                 self._call_closed.notify_all()
 
     def _end_inner(self, wrapper: OpenCall, ending: Ending, evidence: Sequence[Evidence], counts_here: bool) -> None:
-        for call in [call for call in wrapper.inner if call.is_open]:
+        for call in [call for call in wrapper.inner if call.is_open and not call.is_awaited]:
             # An inner call whose usage only its own end event will tell is left to that event.
             is_over = call.is_request and ending.outcome is not Outcome.COMPLETED
             ends = call.ends_with_outer or call.is_answered or is_over
             if ends or (call.is_request and self._is_told(call.operation, evidence)):
                 call.streamed = call.streamed or wrapper.streamed
-                failure = call.failure or call.break_off
-                has_failed = failure is not None and ending.outcome in _NOT_FAILED
+                own = self._own_ending(call, ending)
                 self.close_call(
                     call,
-                    outcome=Outcome.FAILED if has_failed else ending.outcome,
+                    outcome=own.outcome,
                     evidence=evidence if call.is_request and call.failure is None else (),
-                    error=failure if has_failed else ending.error,
-                    cached=ending.cached and not has_failed,
+                    error=own.error,
+                    cached=own.cached,
                     counts_here=counts_here,
                 )
+
+    def _own_ending(self, call: OpenCall, ending: Ending) -> Ending:
+        """Tell how an inner call ended, when the call around it ended so."""
+        why = call.failure or call.break_off
+        if why is not None and ending.outcome in _NOT_FAILED:
+            return Ending(Outcome.FAILED, why)
+        if call.ends_with_outer and self._is_answered_alone(call):
+            return _PLAIN_ENDING
+        return ending
 
     def _deliver(  # noqa: PLR0917 - told to nobody else
         self,
@@ -665,8 +676,9 @@ def _have_failed(calls: Sequence[OpenCall]) -> bool:
 
 
 def _has_failed(call: OpenCall) -> bool:
-    # LiteLLM does not tell that a call of it was cancelled: it stays open, and its request has failed.
-    return call.failure is not None or (call.is_open and _have_failed(call.inner))
+    # LiteLLM does not tell that a call of it was cancelled: it stays open, and its request has failed. What is awaited
+    # when the call around it ends has brought nothing to that one.
+    return call.failure is not None or call.is_awaited or (call.is_open and _have_failed(call.inner))
 
 
 def _has_answer(operation: Operation, evidence: Sequence[Evidence]) -> bool:
@@ -716,6 +728,16 @@ def _most_counted_here() -> int:
 
 def _is_told(operation: Operation, evidence: Sequence[Evidence]) -> bool:
     return any(witness.reading(operation) is not None for witness in evidence)
+
+
+def _is_answered_alone(call: OpenCall) -> bool:
+    """Tell whether a request was answered, however the call around it ends, whose answer it is not all of.
+
+    An embedding method may send several, each for a text of its own.
+    """
+    if call.evidence is None or call.failure is not None:
+        return False
+    return call.operation is _EMBEDDING and _is_told(call.operation, (call.evidence,))
 
 
 def _with_outer(evidence: Sequence[Evidence], call: OpenCall) -> Sequence[Evidence]:

@@ -72,6 +72,37 @@ def _with_litellm(base_url: str, **options: Any) -> Any:
     )
 
 
+def test_an_answer_from_elsewhere_counts_beside_a_request_that_goes_on(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """A class that does not wait any longer for its provider: two answers, two records."""
+    server = loopback()
+    under_way: list[asyncio.Task[bytes]] = []
+
+    async def ask() -> None:
+        with server.hold() as hold:
+
+            async def send() -> str:
+                under_way.append(asyncio.create_task(_apost(f"{server.base_url}/chat/completions")))
+                await asyncio.to_thread(hold.reached.wait)
+                return "It opens at nine."
+
+            await SendingLLM(send=send).achat(MESSAGES)
+        await asyncio.gather(*under_way)
+
+    asyncio.run(ask())
+    counter.close()
+    (entry,) = server.ledger
+
+    assert [5, entry.completion_tokens] == [record.usage.completion_tokens for record in memory.records]
+    assert [Outcome.COMPLETED] * 2 == [record.outcome for record in memory.records]
+
+
+async def _apost(url: str) -> bytes:
+    async with httpx.AsyncClient() as client:
+        return (await client.post(url, json=BODY)).content
+
+
 EMBEDDING_BODY = {"model": "text-embedding-3-small", "input": "When does the library open?"}
 EMBEDDERS: dict[str, Callable[[str], Any]] = {
     "httpx": lambda base_url: httpx.post(f"{base_url}/embeddings", json=EMBEDDING_BODY),
@@ -230,6 +261,89 @@ def test_a_stream_that_is_read_inside_another_call_counts_once(
         record.usage.completion_tokens,
     )
     assert ("reported", True) == (record.provenance.weakest, record.streamed)
+
+
+class SendingEmbedding(BaseEmbedding):
+    """An embedding class of somebody's own that sends a request for each text."""
+
+    send: Callable[[str], Any]
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        self.send(text)
+        return [0.0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        await self.send(text)
+        return [0.0]
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return [0.0]
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return [0.0]
+
+
+def _request_for(text: str, *, is_refused: bool = False) -> dict[str, Any]:
+    headers = {"x-loopback-fault": "status=400"} if is_refused else {}
+    return {"json": {"model": "text-embedding-3-small", "input": text}, "headers": headers}
+
+
+def _embedded(memory: MemorySink) -> list[tuple[Outcome, int]]:
+    return sorted((record.outcome, record.usage.embedding_tokens or 0) for record in memory.records)
+
+
+def _answers(server: Any) -> list[tuple[Outcome, int]]:
+    outcomes = {200: Outcome.COMPLETED, 400: Outcome.FAILED}
+    return sorted((outcomes[entry.status], entry.embedding_tokens) for entry in server.ledger)
+
+
+def test_what_was_answered_before_a_batch_failed_is_completed(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """Of several requests in one event each has the answer of its own."""
+    server = loopback()
+
+    def send(text: str) -> None:
+        request = _request_for(text, is_refused=text == "two")
+        httpx.post(f"{server.base_url}/embeddings", **request).raise_for_status()
+
+    with pytest.raises(httpx.HTTPStatusError):
+        SendingEmbedding(send=send).get_text_embedding_batch(["one", "two", "three"])
+
+    assert [200, 400] == [entry.status for entry in server.ledger]
+    assert _answers(server) == _embedded(memory)
+
+
+@pytest.mark.parametrize("size", [1, 3], ids=["an event a request", "one event"])
+def test_what_is_answered_after_a_batch_failed_is_completed(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, size: int
+) -> None:
+    """The requests beside the one that is refused go on, and asyncio.gather does not wait for them."""
+    server = loopback()
+
+    async def embed() -> None:
+        is_over = asyncio.Event()
+
+        async def wait(request: httpx.Request) -> None:
+            if "x-loopback-fault" not in request.headers:
+                await is_over.wait()
+
+        async with httpx.AsyncClient(event_hooks={"request": [wait]}) as client:
+
+            async def send(text: str) -> None:
+                request = _request_for(text, is_refused=text == "two")
+                (await client.post(f"{server.base_url}/embeddings", **request)).raise_for_status()
+
+            embedder = SendingEmbedding(send=send, embed_batch_size=size)
+            with pytest.raises(httpx.HTTPStatusError):
+                await embedder.aget_text_embedding_batch(["one", "two", "three"])
+            is_over.set()
+            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+
+    asyncio.run(embed())
+
+    assert 3 == len(server.ledger)
+    assert _answers(server) == _embedded(memory)
 
 
 class Falling(BaseEmbedding):

@@ -101,7 +101,7 @@ class _Installed:
     def __init__(self, ledger: Ledger, module: ModuleType) -> None:
         self._start_exchange = starter(ledger)
         self._hosts = Hosts()
-        self._tap, self._async_tap = _taps(module)
+        self._tap, self._async_tap = _taps(module, ledger)
         self._start: Callable[[Any], _Sending | None] = ledger.shielded(self._started)
         self._take_answer = ledger.shielded(self._answered)
         self._fail = ledger.shielded(Exchange.fail)
@@ -181,13 +181,16 @@ class _Installed:
         self._patches.remove()
 
 
-def _taps(module: Any) -> tuple[type[Any], type[Any]]:
+def _taps(module: Any, ledger: Ledger) -> tuple[type[Any], type[Any]]:
     """Make the classes of the streams whose raw bytes are put aside on their way; httpx looks for its own bases."""
+    common = {
+        "__init__": _keep,
+        "end": staticmethod(ledger.shielded(Exchange.end)),
+        "break_off": staticmethod(ledger.shielded(Exchange.break_off)),
+    }
     return (
-        type("Tap", (module.SyncByteStream,), {"__init__": _keep, "__iter__": _pass_on, "close": _close}),
-        type(
-            "AsyncTap", (module.AsyncByteStream,), {"__init__": _keep, "__aiter__": _async_pass_on, "aclose": _aclose}
-        ),
+        type("Tap", (module.SyncByteStream,), common | {"__iter__": _pass_on, "close": _close}),
+        type("AsyncTap", (module.AsyncByteStream,), common | {"__aiter__": _async_pass_on, "aclose": _aclose}),
     )
 
 
@@ -205,9 +208,9 @@ def _pass_on(tap: Any) -> Iterator[bytes]:
             elif passed := unasked.passed(piece):
                 yield passed
     except Exception as error:
-        tap.exchange.break_off(error)
+        tap.break_off(tap.exchange, error)
         raise
-    tap.exchange.end()
+    tap.end(tap.exchange)
     if unasked is not None and (rest := unasked.rest()):
         yield rest
 
@@ -222,9 +225,9 @@ async def _async_pass_on(tap: Any) -> AsyncIterator[bytes]:
             elif passed := unasked.passed(piece):
                 yield passed
     except Exception as error:
-        tap.exchange.break_off(error)
+        tap.break_off(tap.exchange, error)
         raise
-    tap.exchange.end()
+    tap.end(tap.exchange)
     if unasked is not None and (rest := unasked.rest()):
         yield rest
 
