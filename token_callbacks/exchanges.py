@@ -93,13 +93,16 @@ class Exchange:
     def end(self) -> None:
         """Note that the answer came to its end."""
         self.evidence.end()
-        if self.call is None:
+        call = self.call
+        if call is None:
             return
         if self.evidence.ends_in_error():
-            self.call.break_off = "error in the answer"
+            call.break_off = "error in the answer"
         if self.outer.reports_late:
             self.outer.is_answered = True
-        self._close_if_left(Outcome.COMPLETED if self.call.break_off is None else Outcome.FAILED)
+        if call.model is None and not call.is_request:  # the call around it asked another one
+            call.model = self.evidence.model()
+        self._close_if_left(Outcome.COMPLETED if call.break_off is None else Outcome.FAILED)
 
     def fail(self, error: BaseException) -> None:
         """Note that no answer came; of a request that was cancelled, LiteLLM does not tell."""

@@ -455,7 +455,7 @@ class Ledger:
     def _own_ending(self, call: OpenCall, ending: Ending) -> Ending:
         """Tell how an inner call ended, when the call around it ended so."""
         why = call.failure or call.break_off
-        if why is not None and ending.outcome in _NOT_FAILED:
+        if why is not None and (not call.is_request or ending.outcome in _NOT_FAILED):
             return Ending(Outcome.FAILED, why)
         if call.ends_with_outer and self._is_answered_alone(call):
             return _PLAIN_ENDING
@@ -731,12 +731,14 @@ def _is_told(operation: Operation, evidence: Sequence[Evidence]) -> bool:
 
 
 def _is_answered_alone(call: OpenCall) -> bool:
-    """Tell whether a request was answered, however the call around it ends, whose answer it is not all of.
+    """Tell whether a request was answered, however the call around it ends, whose answer it is not, or not all of it.
 
     An embedding method may send several, each for a text of its own.
     """
     if call.evidence is None or call.failure is not None:
         return False
+    if not call.is_request:
+        return call.evidence.has_last_word()
     return call.operation is _EMBEDDING and _is_told(call.operation, (call.evidence,))
 
 

@@ -154,6 +154,10 @@ class WireEvidence:
         """Tell whether all of the answer had come: then what it told is final, also for a reader that left."""
         return (self._has_ended and not self.ends_in_error()) or self._answer().is_whole
 
+    def model(self) -> str | None:
+        """Tell the model as the answer names it, of a request that no framework tells of."""
+        return self._answer().model
+
     def prompt(self) -> None:
         """Leave it to the framework, which has it in one shape for all providers."""
 

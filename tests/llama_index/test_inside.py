@@ -22,8 +22,9 @@ from llama_index.llms.anthropic import Anthropic
 from llama_index.llms.litellm import LiteLLM
 from llama_index.llms.openai import OpenAI, OpenAIResponses
 
-from tests.test_taps import BODY, MESSAGES, SendingLLM
+from tests.test_taps import BODY, MESSAGES, EagerLLM, SendingLLM
 from token_callbacks import TokenCounter
+from token_callbacks.errors import BudgetExceeded
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.sinks.memory import MemorySink
 
@@ -133,6 +134,46 @@ def test_what_is_embedded_inside_an_llm_call_is_beside_it(
     assert (Operation.CHAT, Outcome.COMPLETED) == (answered.operation, answered.outcome)
     expected = server.ledger[-1].completion_tokens if is_asked else 5
     assert expected == answered.usage.completion_tokens
+
+
+def _is_refused_by_a_budget(send: Callable[[], Any]) -> None:
+    def refuse() -> None:
+        send()
+        raise BudgetExceeded("used up")
+
+    with pytest.raises(BudgetExceeded):
+        SendingLLM(send=refuse).chat(MESSAGES)
+
+
+def _is_never_read(send: Callable[[], Any]) -> None:
+    EagerLLM(send=send).stream_complete("When does the library open?")
+
+
+@pytest.mark.parametrize("is_refused", [False, True], ids=["answered", "refused"])
+@pytest.mark.parametrize("ask", [_is_refused_by_a_budget, _is_never_read])
+def test_what_is_embedded_inside_an_llm_call_that_asks_nothing_has_started(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, ask: Callable[..., None], is_refused: bool
+) -> None:
+    """It ends as its own request does."""
+    server = loopback()
+    request = _request_for("When does the library open?", is_refused=is_refused)
+    with counter.run("looked up"):
+        ask(lambda: httpx.post(f"{server.base_url}/embeddings", **request))
+
+    told = {record.operation is Operation.EMBEDDING: (record.outcome, record.error) for record in memory.records}
+    assert ((Outcome.FAILED, "HTTP 400") if is_refused else (Outcome.COMPLETED, None)) == told[True]
+    assert Outcome.NOT_STARTED is told[False][0]
+
+
+def test_the_model_of_what_is_embedded_inside_an_llm_call_is_that_of_the_answer(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """The call around it asked another one, or none; and it has its price."""
+    server = loopback()
+    _ask(counter, lambda: EMBEDDERS["httpx"](server.base_url))
+
+    told = {record.operation: record.model for record in memory.records}
+    assert {Operation.EMBEDDING: "text-embedding-3-small", Operation.CHAT: "gpt-4o-mini"} == told
 
 
 class SummarisingEmbedding(BaseEmbedding):
@@ -437,9 +478,15 @@ async def _embed_with_llama_index(server: Any) -> None:
     await embedder.aget_text_embedding("When?")
 
 
-@pytest.mark.parametrize("embed", [_embed_with_litellm, _embed_with_llama_index])
-def test_an_embedding_beside_a_chat_that_fails_goes_on(
-    loopback: Any, counter: TokenCounter, memory: MemorySink, embed: Callable[[Any], Any]
+async def _embed_with_httpx(server: Any) -> None:
+    async with httpx.AsyncClient() as client:
+        await client.post(f"{server.base_url}/embeddings", json=EMBEDDING_BODY)
+
+
+@pytest.mark.parametrize("expected", [Outcome.FAILED, Outcome.COMPLETED])
+@pytest.mark.parametrize("embed", [_embed_with_litellm, _embed_with_llama_index, _embed_with_httpx])
+def test_an_embedding_beside_a_chat_that_ends_goes_on(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, embed: Callable[[Any], Any], expected: Outcome
 ) -> None:
     """It is no request of the chat, and ends when its own answer is there."""
     server = loopback()
@@ -451,9 +498,10 @@ def test_an_embedding_beside_a_chat_that_fails_goes_on(
             async def send() -> None:
                 under_way.append(asyncio.create_task(embed(server)))
                 await asyncio.to_thread(hold.reached.wait)
-                raise LookupError
+                if expected is Outcome.FAILED:
+                    raise LookupError
 
-            with pytest.raises(LookupError):
+            with contextlib.suppress(LookupError):
                 await SendingLLM(send=send).achat(MESSAGES)
         await asyncio.gather(*under_way)
 
@@ -461,7 +509,7 @@ def test_an_embedding_beside_a_chat_that_fails_goes_on(
     counter.close()
     told = {record.operation: record for record in memory.records}
 
-    assert {Operation.CHAT: Outcome.FAILED, Operation.EMBEDDING: Outcome.COMPLETED} == {
+    assert {Operation.CHAT: expected, Operation.EMBEDDING: Outcome.COMPLETED} == {
         operation: record.outcome for operation, record in told.items()
     }
     assert embedding_truth(server) == [told[Operation.EMBEDDING].usage.embedding_tokens]
