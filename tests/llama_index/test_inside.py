@@ -417,6 +417,38 @@ def test_what_a_batch_embeds_elsewhere_after_a_refusal_is_counted(
     assert 1 == sum(record.outcome is Outcome.FAILED for record in memory.records)
 
 
+@pytest.mark.parametrize("texts", [["one", "two two two"], ["two two two", "one"]])
+def test_a_text_of_a_batch_that_is_embedded_elsewhere_is_the_one_that_is_counted(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, texts: list[str]
+) -> None:
+    """The next try for another one, which was refused as well, is no request for it."""
+    server = loopback()
+    url = f"{server.base_url}/embeddings"
+
+    async def embed() -> None:
+        refused: set[str] = set()
+        both_are_refused = asyncio.Event()
+
+        async with httpx.AsyncClient() as client:
+
+            async def send(text: str) -> None:
+                await client.post(url, **_request_for(text, is_refused=True))
+                refused.add(text)
+                if len(refused) == len(texts):
+                    both_are_refused.set()
+                await both_are_refused.wait()
+                if text == "one":
+                    await client.post(url, **_request_for(text))
+
+            await SendingEmbedding(
+                send=send, model_name="text-embedding-3-small", embed_batch_size=1
+            ).aget_text_embedding_batch(texts)
+
+    asyncio.run(embed())
+
+    assert sorted([*_answers(server), (Outcome.COMPLETED, 3)]) == _embedded(memory)
+
+
 @pytest.mark.parametrize("is_streamed", [False, True])
 def test_a_call_whose_litellm_tells_late_is_one_record(
     counter: TokenCounter, memory: MemorySink, monkeypatch: pytest.MonkeyPatch, is_streamed: bool

@@ -13,6 +13,7 @@ Facts about llama-index-core 0.14.25 that shape this file:
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import gc
 import logging
@@ -207,6 +208,10 @@ class EmbeddingEvidence:
         return NO_NAMES
 
 
+_sent_for: contextvars.ContextVar[OpenCall | None] = contextvars.ContextVar("token_callbacks_sent_for", default=None)
+"""The request that a task has sent something for, where a span has several: its next try is for that one, too."""
+
+
 class _EmbeddingSpan:
     """One embedding method's call: a batch opens several requests in one span, an async batch several at once."""
 
@@ -223,6 +228,16 @@ class _EmbeddingSpan:
         self.begets = self.begets or any(_unfailed_calls(request) for request in self.requests)
         request = self.requests.pop(0)
         request.is_wrapper = request.is_wrapper or self.begets
+        return request
+
+    def current(self) -> OpenCall:
+        """Find the open request that this code is sent for: of an async batch, each task sends for one."""
+        if len(self.requests) == 1:
+            return self.requests[0]
+        request = _sent_for.get()
+        if request is None or request not in self.requests:
+            request = min(self.requests, key=lambda request: (_unfailed_calls(request), len(request.inner)))
+            _sent_for.set(request)
         return request
 
 
@@ -496,7 +511,7 @@ class Tracker:
         while span_id is not None:
             span = self.embeddings.get(span_id)
             if span is not None and span.requests:
-                return min(span.requests, key=_unfailed_calls)
+                return span.current()
             if span_id in self.calls:
                 return self.calls[span_id].call
             if span_id in self._predictions:
