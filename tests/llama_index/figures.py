@@ -65,5 +65,5 @@ def _left() -> list[object]:
     left: list[object] = [*ledger._under_way]
     if adapter._once.current is not None:
         tracker = adapter._once.current.tracker
-        left += [*tracker._spans, *tracker._agents, *tracker.calls, *tracker.embeddings, *tracker._unstarted]
+        left += [*tracker._spans, *tracker._agents, *tracker.calls, *tracker.embeddings, *tracker._streams]
     return left

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ import openai
 import pytest
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ChatResponseAsyncGen, ChatResponseGen
 from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.llms import LLM
+from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.anthropic import Anthropic
 from llama_index.llms.litellm import LiteLLM
@@ -574,3 +579,163 @@ def test_an_answer_from_elsewhere_is_counted_where_litellm_was_given_up(
     tokens = {record.outcome: record.usage.completion_tokens for record in memory.records}
 
     assert {Outcome.CANCELLED: None, Outcome.COMPLETED: 5} == tokens
+
+
+class PiecewiseLLM(SendingLLM):
+    """A class of somebody's own whose streams are what ``send`` yields, one way or the other."""
+
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        def pieces() -> ChatResponseGen:
+            for piece in self.send():
+                yield _piece(piece)
+
+        return pieces()
+
+    @llm_chat_callback()
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        async def pieces() -> ChatResponseAsyncGen:
+            async for piece in self.send():
+                yield _piece(piece)
+
+        return pieces()
+
+
+def _piece(text: str) -> ChatResponse:
+    return ChatResponse(message=ChatMessage(role="assistant", content=text), delta=text)
+
+
+def _over(kind: type[LLM], server: Any) -> LLM:
+    model = "openai/gpt-4o-mini" if kind is LiteLLM else "gpt-4o-mini"
+    return kind(model=model, api_base=server.base_url, api_key="none", max_retries=0)
+
+
+def _pieces_over(kind: type[LLM], server: Any) -> Iterator[str]:
+    return (piece.delta or "" for piece in _over(kind, server).stream_chat(MESSAGES))
+
+
+async def _apieces_over(kind: type[LLM], server: Any) -> AsyncIterator[str]:
+    async for piece in await _over(kind, server).astream_chat(MESSAGES):
+        yield piece.delta or ""
+
+
+def _posted(server: Any) -> Iterator[str]:
+    yield str(_post(f"{server.base_url}/chat/completions"))
+
+
+async def _aposted(server: Any) -> AsyncIterator[str]:
+    async with httpx.AsyncClient() as client:
+        yield (await client.post(f"{server.base_url}/chat/completions", json=BODY)).text
+
+
+def _own(server: Any) -> Iterator[str]:
+    yield "Looking it up. "
+
+
+async def _aown(server: Any) -> AsyncIterator[str]:
+    yield "Looking it up. "
+
+
+SOURCES: dict[str, tuple[Callable[[Any], Iterator[str]], Callable[[Any], AsyncIterator[str]]]] = {
+    "OpenAI": (functools.partial(_pieces_over, OpenAI), functools.partial(_apieces_over, OpenAI)),
+    "LiteLLM": (functools.partial(_pieces_over, LiteLLM), functools.partial(_apieces_over, LiteLLM)),
+    "httpx": (_posted, _aposted),
+    "its own": (_own, _aown),
+}
+
+
+def _read(sources: Sequence[str], server: Any) -> None:
+    def send() -> Iterator[str]:
+        for source in sources:
+            yield from SOURCES[source][0](server)
+
+    deque(PiecewiseLLM(send=send).stream_chat(MESSAGES), maxlen=0)
+
+
+def _aread(sources: Sequence[str], server: Any) -> None:
+    async def send() -> AsyncIterator[str]:
+        for source in sources:
+            async for piece in SOURCES[source][1](server):
+                yield piece
+
+    async def read() -> None:
+        async for _ in await PiecewiseLLM(send=send).astream_chat(MESSAGES):
+            pass
+
+    asyncio.run(read())
+
+
+@pytest.mark.parametrize("read", [_read, _aread], ids=["sync", "async"])
+@pytest.mark.parametrize("second", ["OpenAI", "LiteLLM", "httpx"])
+@pytest.mark.parametrize("first", SOURCES)
+def test_what_a_stream_sends_after_its_first_piece_is_its_own(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, *, first: str, second: str, read: Callable[..., None]
+) -> None:
+    """A class that goes over to another source in the middle of a stream: a record a request, and no other."""
+    server = loopback(stream_usage="always_last")
+    read([first, second], server)
+    counter.close()
+    told = {(record.usage.prompt_tokens, record.usage.completion_tokens) for record in memory.records}
+
+    assert {(entry.prompt_tokens, entry.completion_tokens) for entry in server.ledger} == told
+    assert len(server.ledger) == len(memory.records)
+    assert {"reported"} == {record.provenance.weakest for record in memory.records}
+
+
+def test_what_a_stream_sends_belongs_to_the_run_that_it_was_asked_for_in(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """Also what it sends after its first piece, read elsewhere."""
+    server = loopback(stream_usage="always_last")
+
+    def send() -> Iterator[str]:
+        yield "Looking it up. "
+        yield from _pieces_over(OpenAI, server)
+
+    with counter.run("asked") as asked:
+        stream = PiecewiseLLM(send=send).stream_chat(MESSAGES)
+        next(stream)
+    with counter.run("read"):
+        list(stream)
+
+    assert [asked.run_id] == [record.run_id for record in memory.records]
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_what_is_asked_between_the_pieces_of_a_stream_is_not_its_own(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """Who reads a stream may ask for something else meanwhile."""
+    server = loopback()
+    stream = PiecewiseLLM(send=lambda: ["It opens", " at nine."]).stream_chat(MESSAGES)
+    next(stream)
+    _over(OpenAI, server).chat(MESSAGES)
+    list(stream)
+    [entry] = server.ledger
+
+    assert [entry.completion_tokens, 5] == [record.usage.completion_tokens for record in memory.records]
+
+
+class _Asking(BaseEventHandler):
+    """Somebody's handler, which has an LLM look, once, at what another one says."""
+
+    kind: str
+    to_ask: list[Callable[[], Any]]
+
+    def handle(self, event: Any, **kwargs: Any) -> None:
+        if event.class_name() == self.kind and self.to_ask:
+            self.to_ask.pop()()
+
+
+@pytest.mark.parametrize("kind", ["LLMChatInProgressEvent", "LLMChatEndEvent"])
+def test_what_a_handler_asks_for_at_a_piece_is_not_the_streams_own(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The stream's pieces count beside it."""
+    server, root = loopback(), get_dispatcher()
+    asking = _Asking(kind=kind, to_ask=[lambda: _over(OpenAI, server).chat(MESSAGES)])
+    monkeypatch.setattr(root, "event_handlers", [asking, *root.event_handlers])
+    list(PiecewiseLLM(send=lambda: ["It opens", " at nine."]).stream_chat(MESSAGES))
+    [entry] = server.ledger
+
+    assert [entry.completion_tokens, 5] == [record.usage.completion_tokens for record in memory.records]

@@ -4,7 +4,7 @@ Facts about llama-index-core 0.14.25 that shape this file:
 
 - An event tells its own span and nothing of the spans around it; only a span handler sees parents.
 - A stream's span ends before its first chunk. What its generator then calls has no parent span, so a call that opens
-  while the generator of an unstarted stream is on the Python stack is taken as made by that stream.
+  while the generator of an open stream is on the Python stack is taken as made by that stream.
 - The dispatcher swallows whatever a handler raises, silently.
 - A stream that is dropped half read is closed, and tells so, by whoever lets go of it: the garbage collector too, which
   may run in the middle of anything, under any lock.
@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
+from llama_index.core.callbacks.base import CallbackManager
 from llama_index.core.callbacks.base_handler import BaseCallbackHandler
 from llama_index.core.callbacks.schema import CBEventType
 from llama_index.core.callbacks.token_counting import TokenCountingEvent
@@ -95,9 +96,8 @@ class LlmEvidence(msgspec.Struct, eq=False):
     deltas: list[str] = []
     last: Any = None
     previous: Any = None
-    stream: weakref.ref[Any] | None = None
     frame: tuple[types.FrameType, int] | None = None
-    """That of a stream that has not yielded, and where in its code it was when it was made."""
+    """That of an open stream, and where in its code it was when it was made."""
 
     def reading(self, operation: Operation) -> Reading | None:
         """Read the usage that the last response, or the one before it, carries in any of the known places."""
@@ -276,8 +276,8 @@ class Tracker:
         """The open LLM calls, by span."""
         self.embeddings: dict[str, _EmbeddingSpan] = {}
         """The embedding methods under way, by span."""
-        self._unstarted: dict[str, LlmEvidence] = {}
-        """Streams that were handed out and have not yielded anything."""
+        self._streams: dict[types.FrameType, LlmEvidence] = {}
+        """The streams that were handed out and are not over, by the frames of their generators."""
         self._predictions: dict[str, OpenCall] = {}
         """The structured predictions under way, by span: some send by themselves, and no event tells of it."""
         self._note_agent = ledger.shielded(self._take_agent)
@@ -339,13 +339,13 @@ class Tracker:
     def _take_stream(self, span_id: str, stream: Any) -> None:
         evidence = self.calls[span_id]
         evidence.call.streamed = True
-        evidence.stream = weakref.ref(stream)
-        if (frame := _frame(evidence)) is not None:
+        frame: types.FrameType | None = part(stream, "gi_frame") or part(stream, "ag_frame")
+        if frame is not None:
             evidence.frame = frame, frame.f_lasti
-        self._unstarted[span_id] = evidence
+            self._streams[frame] = evidence
         # A stream that is dropped half-read says so with an event; one that nobody ever started says nothing, nor does
         # a completion stream that ends without a chunk, in an error of LlamaIndex's own (0.14.25).
-        weakref.finalize(stream, self._forget_unstarted, span_id).atexit = False
+        weakref.finalize(stream, self._forget_stream, span_id).atexit = False
 
     def drop_span(self, id_: str, *args: Any, err: BaseException | None = None, **kwargs: Any) -> None:
         """Forget a span that raised; if it was a call, the call failed."""
@@ -362,17 +362,19 @@ class Tracker:
         if id_ in self._predictions:
             self._ledger.close_call(self._predictions.pop(id_), outcome=outcome, error=err)
 
-    def _forget_unstarted(self, span_id: str) -> None:
+    def _forget_stream(self, span_id: str) -> None:
         # Runs inside the garbage collector: takes no lock.
-        evidence = self._unstarted.pop(span_id, None)
-        if evidence is not None and self.calls.pop(span_id, None) is not None:
+        evidence = self.calls.get(span_id)
+        if evidence is None:
+            return
+        if evidence.last is None and self.calls.pop(span_id, None) is not None:
             outcome = Outcome.NOT_STARTED
             if _has_begun(evidence):
                 outcome = Outcome.FAILED
             elif _was_sent(evidence.call):  # with the call itself, as Anthropic's class does, and not when it is read
                 outcome = Outcome.ABANDONED
-            evidence.frame = None
             self._ledger.call_gone(evidence.call, outcome)
+        self._leave_stream(evidence)
 
     # --- events
 
@@ -386,7 +388,7 @@ class Tracker:
         if span_id in self.calls and operation is not _EMBEDDING:
             return
         around = self._spans.get(span_id, _NO_SPAN)[0]
-        outer = None if around is None and not self._unstarted else self._enclosing(around)
+        outer = None if around is None and not self._streams else self._enclosing(around)
         class_name, model = description.get("class_name"), description.get("model_name") or description.get("model")
         call = self._ledger.open_call(
             self._ledger.origin(FRAMEWORK, outer),
@@ -404,9 +406,8 @@ class Tracker:
         if class_name in _NEVER_SENDING:
             call.is_wrapper = True
 
-    def begin_stream(self, span_id: str, evidence: LlmEvidence) -> None:
+    def begin_stream(self, evidence: LlmEvidence) -> None:
         """Note that the first piece of a stream has arrived."""
-        self._leave_unstarted(span_id, evidence)
         evidence.call.streamed = True
         now = self._ledger.clock()
         for call in (evidence.call, *evidence.call.inner):  # LiteLLM, called inside, does not tell
@@ -417,8 +418,8 @@ class Tracker:
         """Close an LLM call."""
         evidence = self.calls.pop(event.span_id, None)
         if evidence is not None:
-            if self._unstarted:
-                self._leave_unstarted(event.span_id, evidence)
+            if evidence.frame is not None:
+                self._leave_stream(evidence)
             response = event.response
             if response is not None and response is not evidence.last:
                 evidence.previous, evidence.last = evidence.last, response
@@ -433,6 +434,7 @@ class Tracker:
         if self.garbage.is_being_collected_here():
             evidence = self.calls.pop(event.span_id, None)
             if evidence is not None:
+                self._leave_stream(evidence)
                 self._ledger.call_gone(evidence.call, outcome)
         else:
             self._close(event.span_id, outcome, error)
@@ -468,16 +470,17 @@ class Tracker:
             span_id = self._spans.get(span_id, _NO_SPAN)[0]
         return None
 
-    def _leave_unstarted(self, span_id: str, evidence: LlmEvidence) -> None:
-        """Take a stream out of those that have not yielded anything, if it is among them."""
-        self._unstarted.pop(span_id, None)
-        evidence.frame = None
+    def _leave_stream(self, evidence: LlmEvidence) -> None:
+        """Take a call out of the open streams, if it is one."""
+        begun, evidence.frame = evidence.frame, None
+        if begun is not None:
+            self._streams.pop(begun[0], None)
 
     def _close(self, span_id: str, outcome: Outcome, error: BaseException | None) -> None:
         """Close the LLM call of a span that did not come to its end, if one is open there."""
         evidence = self.calls.pop(span_id, None)
         if evidence is not None:
-            self._leave_unstarted(span_id, evidence)
+            self._leave_stream(evidence)
             self._ledger.close_call(evidence.call, outcome=outcome, error=error)
             evidence.call.evidence = None
 
@@ -503,7 +506,7 @@ class Tracker:
 
     def _enclosing(self, span_id: str | None) -> OpenCall | None:
         found = self._around_span(span_id)
-        stream = self._running_stream() if self._unstarted else None
+        stream = self._running_stream() if self._streams else None
         # A stream's span is over before its code runs: the span is that of whoever reads it, unless it was begun there.
         return found if stream is None or (found is not None and is_around(stream, found)) else stream
 
@@ -520,30 +523,26 @@ class Tracker:
         return None
 
     def _running_stream(self) -> OpenCall | None:
-        # By the frames and not their ids: another thread's stream may end meanwhile, and its frame's place be taken.
-        streams = {begun: evidence for evidence in list(self._unstarted.values()) if (begun := _frame(evidence))}
+        called: types.FrameType | None = None
         frame: types.FrameType | None = sys._getframe(2)  # noqa: SLF001 - inspect.currentframe() is the same
-        while frame is not None and streams:
-            evidence = streams.get(frame)
-            if evidence is not None:
+        while frame is not None:
+            evidence = self._streams.get(frame)
+            if evidence is not None and (called is None or called.f_code not in _TELLERS):
                 return evidence.call
-            frame = frame.f_back
+            called, frame = frame, frame.f_back
         return None
 
 
 _EMBEDDING = Operation.EMBEDDING  # reached sooner than a member of its enumeration
 _NO_SPAN = (None, None)
 
+_TELLERS = frozenset({type(get_dispatcher()).event.__code__, CallbackManager.on_event_end.__code__})
+"""By these a stream tells others of a piece, or of its end; what those do then is none of its requests."""
+
 
 def _unfailed_calls(request: OpenCall) -> int:
     """Tell how many requests of one have not failed: of an async batch, one without any is about to send its own."""
     return sum(inner.is_request and inner.failure is None for inner in request.inner)
-
-
-def _frame(evidence: LlmEvidence) -> types.FrameType | None:
-    stream = None if evidence.stream is None else evidence.stream()
-    frame: types.FrameType | None = part(stream, "gi_frame") or part(stream, "ag_frame")
-    return frame
 
 
 def _has_begun(evidence: LlmEvidence) -> bool:
@@ -583,7 +582,7 @@ def _event_handler(tracker: Tracker, ledger: Ledger) -> BaseEventHandler:
             evidence = calls.get(event.span_id)
             if evidence is not None:  # else the stream was there before the hooks
                 if evidence.last is None:
-                    tracker.begin_stream(event.span_id, evidence)
+                    tracker.begin_stream(evidence)
                 evidence.previous = evidence.last
                 evidence.last = response = event.response
                 evidence.deltas.append(response.delta)
