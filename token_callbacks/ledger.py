@@ -373,6 +373,8 @@ class Ledger:
         is_over = True
         try:
             if call.inner:
+                if is_completed:  # what was dropped inside it brought nothing of its answer
+                    self._close_gone()
                 self._end_inner(call, ending, evidence, counts_here)
             # Who has an answer though every request failed, as far as one was seen, has it from somewhere else.
             is_in_vain = not call.is_wrapper or _have_failed(call.inner)
@@ -745,7 +747,7 @@ def _is_answered_alone(call: OpenCall) -> bool:
 def _with_outer(evidence: Sequence[Evidence], call: OpenCall) -> Sequence[Evidence]:
     link = call.outer
     while link is not None:
-        if link.evidence is not None and link.evidence not in evidence:
+        if link.is_open and link.evidence is not None and link.evidence not in evidence:
             evidence = (*evidence, link.evidence)
         link = link.outer
     return evidence

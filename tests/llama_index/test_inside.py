@@ -739,3 +739,37 @@ def test_what_a_handler_asks_for_at_a_piece_is_not_the_streams_own(
     [entry] = server.ledger
 
     assert [entry.completion_tokens, 5] == [record.usage.completion_tokens for record in memory.records]
+
+
+@pytest.mark.parametrize("kind", [OpenAI, LiteLLM])
+def test_an_answer_beside_a_stream_that_was_dropped_unread_is_counted(
+    counter: TokenCounter, memory: MemorySink, kind: type[LLM]
+) -> None:
+    """A stream that nobody read sent nothing, and what the class says instead is none of its figures."""
+    llm = kind(model="gpt-4o-mini", api_key="none")
+
+    def send() -> str:
+        llm.stream_chat(MESSAGES)
+        return "It opens at nine."
+
+    _ask(counter, send)
+
+    told = [(record.outcome, record.usage.completion_tokens) for record in memory.records]
+    assert [(Outcome.NOT_STARTED, None), (Outcome.COMPLETED, 5)] == told
+
+
+def test_the_answer_beside_a_sent_stream_that_was_dropped_is_not_that_streams(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """Anthropic's class sends at once; what came of it nobody saw."""
+    server = loopback()
+
+    def send() -> str:
+        _structured("Anthropic", server).stream_chat(MESSAGES)
+        return "It opens at nine."
+
+    _ask(counter, send)
+
+    assert [(Outcome.ABANDONED, None)] == [
+        (record.outcome, record.usage.completion_tokens) for record in memory.records
+    ]
