@@ -684,7 +684,11 @@ def _has_failed(call: OpenCall) -> bool:
 
 
 def _has_answer(operation: Operation, evidence: Sequence[Evidence]) -> bool:
-    return any(witness.reading(operation) is not None or witness.completion() is not None for witness in evidence)
+    for witness in evidence:
+        back = witness.completion()
+        if (back is not None and not back.is_empty) or witness.reading(operation) is not None:
+            return True
+    return False
 
 
 def is_around(outer: OpenCall, call: OpenCall) -> bool:

@@ -773,3 +773,18 @@ def test_the_answer_beside_a_sent_stream_that_was_dropped_is_not_that_streams(
     assert [(Outcome.ABANDONED, None)] == [
         (record.outcome, record.usage.completion_tokens) for record in memory.records
     ]
+
+
+def test_an_empty_piece_before_a_refusal_is_no_answer(loopback: Any, counter: TokenCounter, memory: MemorySink) -> None:
+    """One request that was refused is one failed record, and nothing was used."""
+    server = loopback()
+    server.fail_next(status=503)
+
+    def send() -> Iterator[str]:
+        yield ""
+        httpx.post(f"{server.base_url}/chat/completions", json=BODY).raise_for_status()
+
+    with pytest.raises(httpx.HTTPStatusError):
+        list(PiecewiseLLM(send=send).stream_chat(MESSAGES))
+
+    assert [(Outcome.FAILED, None)] == [(record.outcome, record.usage.prompt_tokens) for record in memory.records]
