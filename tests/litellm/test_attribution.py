@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
+from operator import attrgetter
 from typing import Any
+
+import pytest
 
 from token_callbacks import TokenCounter
 from token_callbacks.adapters.litellm import RUN_KEY
 from token_callbacks.sinks.memory import MemorySink
 
-from .calls import CHAT, MESSAGES, completion, router
+from .calls import CHAT, DETAILED, MESSAGES, STREAMS, Case, completion, router
 
 
 def test_session_and_tags_are_in_the_record(loopback: Any, counter: TokenCounter, memory: MemorySink) -> None:
@@ -56,6 +60,36 @@ def test_a_sync_router_call_inside_a_running_loop_lands_in_the_run_that_it_names
 
     asyncio.run(notebook_cell())
     assert ["cell"] == [summary.name for summary in memory.summaries.values() if summary.calls.llm]
+
+
+@pytest.mark.parametrize("case", [case for case in STREAMS if "messages" not in case.name], ids=attrgetter("name"))
+def test_a_stream_is_its_own_calls_though_another_one_was_opened_after_it(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, case: Case
+) -> None:
+    """Some are asked for when they are read: the call that was begun last is then another one."""
+    server, streams = loopback(stream_usage="always_last", tokens=DETAILED), {}
+
+    async def open_both_and_read() -> None:
+        for name in ("first", "second"):
+            with counter.run(name):
+                opened = case.call(server, stream=True)
+                streams[name] = await opened if inspect.isawaitable(opened) else opened
+        for name in ("first", "second"):
+            if hasattr(streams[name], "__aiter__") and inspect.iscoroutinefunction(case.call):
+                async for _ in streams[name]:
+                    pass
+            else:
+                list(streams[name])
+
+    asyncio.run(open_both_and_read())
+    counter.close()
+    sent = zip(("first", "second"), server.ledger, strict=True)
+    told = {name: (entry.prompt_tokens, entry.completion_tokens) for name, entry in sent}
+    assert told == {
+        memory.summaries[record.run_id].name: (record.usage.prompt_tokens, record.usage.completion_tokens)
+        for record in memory.records
+    }
+    assert 2 == len(memory.records)
 
 
 def test_a_run_that_is_not_there_changes_nothing(loopback: Any, counter: TokenCounter, memory: MemorySink) -> None:

@@ -15,6 +15,8 @@ Facts about litellm (1.106.2 unless said otherwise) that shape this file:
   ``run_async_function``, which its users have imported by name.
 - ``batch_completion`` and ``batch_completion_models`` call from threads without the caller's context, of a
   ``ThreadPoolExecutor`` that their module has by name.
+- A text completion's stream over OpenAI's SDK is asked for when it is read, wherever that may be; by then the call that
+  was begun last may be another one.
 - A stream that breaks is told to hooks on a thread or task of its own, while its reader gets the exception, which
   ``_handle_stream_fallback_error`` raises.
 - A stream that is left half-read is told to nobody. Closing it, which ``CustomStreamWrapper.aclose`` does, is its end;
@@ -23,13 +25,14 @@ Facts about litellm (1.106.2 unless said otherwise) that shape this file:
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import json
 import sys
 import traceback
 import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, TypeGuard
 
 import litellm
@@ -481,6 +484,9 @@ class _Installed:
         self._patches.wrap(litellm.CustomStreamWrapper, "_handle_stream_fallback_error", self._around_stream_error)
         for client in _http_clients():
             self._patches.wrap(client, "post", self._around_post)
+        text = getattr(sys.modules.get("litellm.llms.openai.completion.handler"), "OpenAITextCompletion", None)
+        self._patches.wrap(text, "streaming", self._around_text_stream)
+        self._patches.wrap(text, "async_streaming", self._around_async_text_stream)
         for module in map(sys.modules.get, _RUN_ASYNC_IN_A_THREAD):
             self._patches.wrap(module, "run_async_function", _around_run_async_function)
         self._patches.wrap(sys.modules.get("litellm.batch_completion.main"), "ThreadPoolExecutor", _carrying)
@@ -552,6 +558,24 @@ class _Installed:
             return original(*args, **kwargs)
 
         return post
+
+    def _around_text_stream(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def streaming(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            self._request(kwargs.get("logging_obj"))
+            yield from original(*args, **kwargs)
+
+        return streaming
+
+    def _around_async_text_stream(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        async def async_streaming(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            self._request(kwargs.get("logging_obj"))
+            async with contextlib.aclosing(original(*args, **kwargs)) as stream:
+                async for chunk in stream:
+                    yield chunk
+
+        return async_streaming
 
     def remove(self) -> None:
         self._patches.remove()
