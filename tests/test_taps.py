@@ -230,6 +230,77 @@ def test_a_try_whose_body_broke_brought_nothing(
     assert [None, entry.prompt_tokens] == [record.usage.prompt_tokens for record in memory.records]
 
 
+LINE = b'{"model":"m","message":{"role":"assistant","content":"It opens at nine. "},"done":false}\n'
+EVENT = b'data: {"choices":[{"delta":{"content":"It opens at nine. "}}]}\n\n'
+KINDS = {"lines": ("application/x-ndjson", LINE), "events": ("text/event-stream", EVENT)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pieces", [0, 2])
+def test_a_stream_that_broke_and_was_asked_for_again_is_a_try_of_its_own(
+    counter: TokenCounter, memory: MemorySink, kind: str, pieces: int
+) -> None:
+    """What had come of it is a part, and if that is nothing, it brought nothing; the next answer is not its, too."""
+    media_type, piece = KINDS[kind]
+    usage = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
+
+    def broken() -> Iterator[bytes]:
+        yield from [piece] * pieces
+        raise httpx.ReadError("cut")
+
+    streams = iter([broken()])
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        if (content := next(streams, None)) is not None:
+            return httpx.Response(200, content=content, headers={"content-type": media_type})
+        return httpx.Response(200, json={"usage": usage})
+
+    client = httpx.Client(transport=httpx.MockTransport(answer))
+
+    def send() -> str:
+        with (
+            contextlib.suppress(httpx.ReadError),
+            client.stream("POST", "http://provider.test/v1/chat/completions", json=BODY) as response,
+        ):
+            response.read()
+        return str(client.post("http://provider.test/v1/chat/completions", json=BODY).json())
+
+    _ask(counter, send)
+
+    figures = [(record.outcome, record.attempt, record.provenance.completion) for record in memory.records]
+    part = Provenance.PARTIAL if pieces else Provenance.MISSING
+    assert [(Outcome.FAILED, 1, part), (Outcome.COMPLETED, 2, Provenance.REPORTED)] == figures
+    assert [bool(pieces), 12] == [bool(memory.records[0].usage.prompt_tokens), memory.records[1].usage.prompt_tokens]
+
+
+def test_a_body_that_nobody_waits_for_any_more_is_cancelled(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """A class gives up its stream after a time limit of its own, and asks again."""
+    server = loopback(stream_usage="finish_chunk")
+    url = f"{server.base_url}/chat/completions"
+
+    async def read(client: httpx.AsyncClient, has_begun: asyncio.Event) -> None:
+        async with client.stream("POST", url, json=BODY | {"stream": True}) as response:
+            async for _ in response.aiter_raw():
+                has_begun.set()
+
+    async def send() -> Any:
+        has_begun = asyncio.Event()
+        async with httpx.AsyncClient() as client:
+            with server.hold(after_chunks=2):
+                reading = asyncio.create_task(read(client, has_begun))
+                await has_begun.wait()
+                reading.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await reading
+            return (await client.post(url, json=BODY)).content
+
+    asyncio.run(_aask(counter, send))
+
+    assert [Outcome.CANCELLED, Outcome.COMPLETED] == [record.outcome for record in memory.records]
+
+
 def test_a_try_that_was_answered_with_an_error_and_200_brought_nothing(
     counter: TokenCounter, memory: MemorySink
 ) -> None:

@@ -40,9 +40,10 @@ class Exchange:
             return
         attempt, is_its_own = outer.attempt, self._operation is outer.operation
         for before in outer.inner:
-            if before.operation is self._operation and before.failure is not None:
+            why = before.failure or before.break_off
+            if before.operation is self._operation and why is not None:
                 attempt = max(attempt, before.attempt + 1)
-                ledger.close_call(before, outcome=Outcome.FAILED, error=before.failure)
+                ledger.close_call(before, outcome=Outcome.FAILED, error=why)
         call = self.call = ledger.open_call(
             ledger.origin(outer.framework, outer),
             framework=outer.framework,
@@ -68,12 +69,9 @@ class Exchange:
     def take_whole(self, body: bytes) -> None:
         """Take the body of an answer that is not streamed, its encoding taken off."""
         self.evidence.take_whole(body)
-        has_usage = self.evidence.reading(self._operation) is not None
-        if self.call is None and has_usage:
+        if self.call is None and self.evidence.reading(self._operation) is not None:
             self.open()
         self.end()
-        if self.call is not None and self.call.break_off is not None and not has_usage:
-            self.call.failure = self.call.break_off
 
     def begin_stream(self) -> bool:
         """Take that the body will come piece by piece; tells whether the pieces are wanted."""
@@ -97,12 +95,12 @@ class Exchange:
         if call is None:
             return
         if self.evidence.ends_in_error():
-            call.break_off = "error in the answer"
+            self._note_break(call, "error in the answer")
         if self.outer.reports_late:
             self.outer.is_answered = True
         if call.model is None and not call.is_request:  # the call around it asked another one
             call.model = self.evidence.model()
-        self._close_if_left(Outcome.COMPLETED if call.break_off is None else Outcome.FAILED)
+        self._close_if_left(Outcome.COMPLETED)
 
     def fail(self, error: BaseException) -> None:
         """Note that no answer came; of a request that was cancelled, LiteLLM does not tell."""
@@ -112,11 +110,18 @@ class Exchange:
         self._give_up(type(error).__name__)
 
     def break_off(self, error: BaseException) -> None:
-        """Note that the body broke: of an event stream there is what had come, of an answer in one piece nothing."""
-        if self.evidence.kind != "text/event-stream":
-            self.fail(error)
-        elif self.call is not None:
-            self.call.break_off = type(error).__name__
+        """Note that the body broke, or that nobody waits for the rest of it; what had come by then counts."""
+        if self.call is not None:
+            self._note_break(self.call, type(error).__name__)
+            if is_cancellation(error):
+                self._ledger.close_call(self.call, outcome=Outcome.CANCELLED, error=error)
+            self._close_if_left(Outcome.FAILED)
+
+    def _note_break(self, call: OpenCall, why: str) -> None:
+        if self.evidence.reading(self._operation) is None and self.evidence.completion() is None:
+            call.failure = why
+        else:
+            call.break_off = why
 
     def _give_up(self, why: str) -> None:
         if self.call is not None:
@@ -130,11 +135,14 @@ class Exchange:
             # Before the other one is looked at: a thread that ends it right now does not leave this one any more.
             call.is_awaited = False
             if not self.outer.is_open:
-                self._ledger.close_call(call, outcome=outcome, error=call.failure or call.break_off)
+                why = call.failure or call.break_off
+                self._ledger.close_call(call, outcome=outcome if why is None else Outcome.FAILED, error=why)
 
 
 def _is_answered(outer: OpenCall) -> bool:
-    return any(inner.ends_with_outer and inner.is_request and inner.failure is None for inner in outer.inner)
+    return any(
+        inner.ends_with_outer and inner.is_request and not (inner.failure or inner.break_off) for inner in outer.inner
+    )
 
 
 def _operation_of(path: str, outer: OpenCall) -> Operation:

@@ -207,7 +207,9 @@ def _pass_on(tap: Any) -> Iterator[bytes]:
                 yield piece
             elif passed := unasked.passed(piece):
                 yield passed
-    except Exception as error:
+    except GeneratorExit:
+        raise
+    except BaseException as error:
         tap.break_off(tap.exchange, error)
         raise
     tap.end(tap.exchange)
@@ -224,7 +226,9 @@ async def _async_pass_on(tap: Any) -> AsyncIterator[bytes]:
                 yield piece
             elif passed := unasked.passed(piece):
                 yield passed
-    except Exception as error:
+    except GeneratorExit:
+        raise
+    except BaseException as error:
         tap.break_off(tap.exchange, error)
         raise
     tap.end(tap.exchange)
