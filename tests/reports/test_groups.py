@@ -540,3 +540,12 @@ def test_an_unknown_engine_and_a_moment_without_a_zone_are_refused(tmp_path: Pat
         aggregated(load(tmp_path), by="run", engine="spark")  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="no time zone"):
         Filter(since=datetime(2026, 11, 21))  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("by", ALL)
+def test_models_that_are_priced_alike_are_each_told_where_nobody_has_a_price(tmp_path: Path, by: str) -> None:
+    """Whatever is grouped by: what a name stands for is part of the price, and not each name is."""
+    calls = [record(number, model=None, response_model=name) for number, name in enumerate((None, "draft", "sketch"))]
+    write(tmp_path, calls, runs=KNOWN_RUNS)
+
+    assert ("(none)", "draft", "sketch") == report(tmp_path, by, tz=BERLIN, book=Book()).total.unpriced_models

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 
 from token_callbacks.charges import EXACT, NAMELESS
@@ -29,13 +30,13 @@ class Costs:
         self.amounts[currency] = EXACT.add(self.amounts.get(currency, Decimal()), amount)
         self.sources = merged_sources((*self.sources, told_by))
 
-    def add_unpriced(self, calls: int, *, model: str | None, lacks_figures: bool) -> None:
-        """Add calls without a price; ``model``: whose they are, ``None`` where that is not told."""
+    def add_unpriced(self, calls: int, *, models: Iterable[str | None], lacks_figures: bool) -> None:
+        """Add calls without a price; ``models``: whose they are, ``None`` where that is not told."""
         self.unpriced_calls += calls
         if lacks_figures:
             self.without_figures += calls
         else:
-            self.unpriced_models.add(model or NAMELESS)
+            self.unpriced_models.update(model or NAMELESS for model in models)
 
     def absorb(self, other: Costs) -> None:
         """Add the costs of another group."""

@@ -395,8 +395,8 @@ class _Sums:
         self._weakest: list[Provenance | None] = [None, None, None]
         self._calls_by_source = dict.fromkeys(Provenance, 0)
         self._tokens_by_source = dict.fromkeys(Provenance, 0)
-        self._charges: dict[Any, tuple[str | None, int, list[int | None]]] = {}
-        """What is yet to be priced: the model, the calls and their figures."""
+        self._charges: dict[Any, tuple[frozenset[str | None], int, list[int | None]]] = {}
+        """What is yet to be priced: the models, the calls and their figures."""
 
     def add(self, part: Part) -> None:
         """Add a part."""
@@ -428,17 +428,16 @@ class _Sums:
             told_by = PriceSource(source=REPORTED, dated=None, first_day=day, last_day=day)
             self.costs.add(part.reported, currency=part.key.currency, told_by=told_by)
             return
-        model, calls, figures = self._charges.get(
-            charge, (part.key.model or part.key.response_model, 0, [None] * len(part.figures))
-        )
-        self._charges[charge] = (model, calls + part.calls, _added(figures, part.figures))
+        models, calls, figures = self._charges.get(charge, (frozenset(), 0, [None] * len(part.figures)))
+        models |= {part.key.model or part.key.response_model}  # several may be charged alike, or not at all
+        self._charges[charge] = (models, calls + part.calls, _added(figures, part.figures))
 
     def price(self, book: Prices) -> None:
         """Price what was kept."""
-        for charge, (model, calls, figures) in self._charges.items():
+        for charge, (models, calls, figures) in self._charges.items():
             price = book.price(charge, _usage(figures), calls=calls)
             if price is None:
-                self.costs.add_unpriced(calls, model=model, lacks_figures=book.lacks_figures(charge))
+                self.costs.add_unpriced(calls, models=models, lacks_figures=book.lacks_figures(charge))
             else:
                 self.costs.add(price.amount, currency=price.currency, told_by=price.told_by)
 
