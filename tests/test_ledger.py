@@ -115,7 +115,9 @@ def _open_inside(outer: OpenCall | None) -> OpenCall:
 
 def _alike(record: CallRecord) -> CallRecord:
     """Leave out what tells two calls apart."""
-    return msgspec.structs.replace(record, call_id="", run_id="", started_at=MOMENT, ended_at=MOMENT)
+    return msgspec.structs.replace(
+        record, call_id="", logical_call_id="", run_id="", started_at=MOMENT, ended_at=MOMENT
+    )
 
 
 def test_evidence_is_asked_for_its_usage_once(counter: TokenCounter) -> None:

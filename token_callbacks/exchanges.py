@@ -53,6 +53,7 @@ class Exchange:
         )
         call.started_at = self._started_at
         call.attempt = attempt
+        outer.last_attempt = max(outer.last_attempt, attempt)
         call.evidence = self.evidence
         call.ends_with_outer = call.is_awaited = True
 

@@ -86,6 +86,13 @@ class Origin(msgspec.Struct, eq=False):
     outer: OpenCall | None
 
 
+class Group(Protocol):
+    """What several calls are attempts of."""
+
+    logical_call_id: str | None
+    """Of what is recorded of them; ``None`` until something is."""
+
+
 class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     """A call under way. Mutable, private to the ledger and the adapter that opened it."""
 
@@ -102,6 +109,12 @@ class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     tags: list[str] = []
     inner: list[OpenCall] = []
     listeners: list[Receiver] = []
+    group: Group | None = None
+    """What it is one attempt of, where its framework makes a call of each."""
+    last_attempt: int = 1
+    """Of those made inside it so far."""
+    logical_call_id: str | None = None
+    """Of what is recorded of it and of what is inside it; ``None`` until something is."""
     first_token_at: datetime | None = None
     evidence: Evidence | None = None
     """What the adapter knows so far; used where the end event never comes."""
@@ -145,6 +158,8 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
 
     call: OpenCall
     call_id: str
+    logical_call_id: str | None = None
+    """``None``: its own."""
     ending: Ending
     ended_at: datetime
     usage: Usage
@@ -170,6 +185,7 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
         response_id, response_model = self.names
         return CallRecord(
             call_id=self.call_id,
+            logical_call_id=self.logical_call_id or self.call_id,
             run_id=run_id,
             step=step,
             agent=call.agent,
@@ -513,10 +529,11 @@ class Ledger:
         names: Names,
         figures: Figures,
     ) -> None:
-        reading = figures.reading
+        reading, call_id = figures.reading, next(self._call_ids)
         draft = Draft(
             call=call,
-            call_id=next(self._call_ids),
+            call_id=call_id,
+            logical_call_id=self._logical_call_id(call, call_id),
             ending=ending,
             ended_at=ended_at,
             usage=figures.usage,
@@ -528,6 +545,16 @@ class Ledger:
         )
         with self.lock:
             self._give(draft, receivers)
+
+    def _logical_call_id(self, call: OpenCall, call_id: str) -> str:
+        """Tell what is recorded together with a call, which is recorded now."""
+        while call.outer is not None:
+            call = call.outer
+        group = call if call.group is None else call.group
+        with self.lock:
+            if group.logical_call_id is None:
+                group.logical_call_id = call_id
+            return group.logical_call_id
 
     def _give(self, draft: Draft, receivers: Sequence[Receiver]) -> None:
         for receiver in receivers:

@@ -185,6 +185,8 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: str = SCHEMA_VERSION
     call_id: str
     """Ours, unique."""
+    logical_call_id: str | None = None
+    """The ``call_id`` of the first record of the same call of the host's: its retries and fallbacks are told by it."""
     run_id: str
     step: str | None
     agent: str | None = None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
+import functools
 import gc
 import inspect
 import json
+import pickle
 import threading
 from collections.abc import Callable
 from contextlib import aclosing, nullcontext, suppress
@@ -20,6 +23,7 @@ from litellm.caching.caching import Cache
 
 from loopback_server import Hold, LoopbackServer
 from token_callbacks import Run, TokenCounter
+from token_callbacks.adapters.litellm import _Tries
 from token_callbacks.records import Operation, Outcome, Provenance, RunOutcome, RunSummary
 from token_callbacks.sinks.memory import MemorySink
 
@@ -36,6 +40,8 @@ from .calls import (
     embedding_of_text,
     openai,
     router,
+    router_acompletion,
+    router_completion,
 )
 from .conftest import Heard, Script
 
@@ -341,7 +347,38 @@ def completion_with(server: LoopbackServer, **options: Any) -> Any:
     return litellm.completion(model=CHAT, messages=MESSAGES, **{**openai(server), **options})
 
 
-SECOND_TRIES = (fallback, afallback, router_retry, router_aretry, retry, aretry)
+def num_retries(server: LoopbackServer, **options: Any) -> Any:
+    """Chat; LiteLLM makes the call again."""
+    return litellm.completion(model=CHAT, messages=MESSAGES, num_retries=1, **openai(server), **options)
+
+
+async def num_aretries(server: LoopbackServer, **options: Any) -> Any:
+    """Chat; LiteLLM makes the call again."""
+    return await litellm.acompletion(model=CHAT, messages=MESSAGES, num_retries=1, **openai(server), **options)
+
+
+def _falling_back(server: LoopbackServer) -> litellm.Router:
+    deployments = [
+        {"model_name": name, "litellm_params": {"model": f"openai/{name}", **openai(server)}}
+        for name in ("gpt-4o-mini", "gpt-4o")
+    ]
+    return litellm.Router(deployments, num_retries=0, fallbacks=[{"gpt-4o-mini": ["gpt-4o"]}])
+
+
+def router_fallback(server: LoopbackServer, **options: Any) -> Any:
+    """Chat through a Router that falls back on another model."""
+    return _falling_back(server).completion("gpt-4o-mini", MESSAGES, **options)
+
+
+async def router_afallback(server: LoopbackServer, **options: Any) -> Any:
+    """Chat through a Router that falls back on another model."""
+    return await _falling_back(server).acompletion("gpt-4o-mini", MESSAGES, **options)
+
+
+SECOND_TRIES = (
+    *(fallback, afallback, router_retry, router_aretry, retry, aretry),
+    *(num_retries, num_aretries, router_fallback, router_afallback),
+)
 
 
 @pytest.mark.parametrize(
@@ -356,12 +393,15 @@ SECOND_TRIES = (fallback, afallback, router_retry, router_aretry, retry, aretry)
     ],
 )
 def test_each_try_is_a_record(loopback: Any, counter: TokenCounter, memory: MemorySink, case: Case) -> None:
-    """A refused request and the one that took its place are two records, in the run, when it ends."""
+    """A refused request and the one that took its place are two records of one call, in the run, when it ends."""
     server = loopback(stream_usage="always_last")
     server.fail_next(status=500)
     with counter.run("two tries") as run:
         case.run(server)
 
+    assert [1, 2] == [record.attempt for record in memory.records]
+    assert [memory.records[0].call_id] * 2 == [record.logical_call_id for record in memory.records]
+    assert 1 == run.summary.calls.retried
     refused, answered = server.ledger
     assert (500, 200) == (refused.status, answered.status)
     by_start = sorted(memory.records, key=attrgetter("started_at"))
@@ -380,6 +420,45 @@ def test_a_fallback_is_the_second_attempt(loopback: Any, counter: TokenCounter, 
 
     assert [(1, "gpt-4o-mini"), (2, "gpt-4o")] == [(record.attempt, record.model) for record in memory.records]
     assert 1 == run.summary.calls.retried
+
+
+@pytest.mark.parametrize("call", [router_completion, router_acompletion, completion], ids=attrgetter("__name__"))
+def test_calls_that_share_the_callers_trace_id_are_calls_of_their_own(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, call: Any
+) -> None:
+    """The Router keeps the id that its caller gave, who may give it to a whole session."""
+    case = Case("traced", functools.partial(call, litellm_trace_id="visit-3"), Operation.CHAT)
+    server = loopback()
+    for _ in range(2):
+        case.run(server)
+    counter.close()
+
+    assert [1, 1] == [record.attempt for record in memory.records]
+    assert [record.call_id for record in memory.records] == [record.logical_call_id for record in memory.records]
+
+
+def test_a_fallback_in_the_middle_of_a_routers_stream_is_the_second_attempt(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """The Router asks for it when the stream is read, long after it has handed it out."""
+    server = loopback(stream_usage="always_last")
+    server.fail_next(cut_after=1)  # before there is any text, else LiteLLM 1.106.2 raises
+    with counter.run("two tries"):
+        Case("mid-stream", router_afallback, Operation.CHAT, streamed=True).run(server)
+
+    first, second = memory.records
+    assert [(1, Outcome.FAILED), (2, Outcome.COMPLETED)] == [
+        (record.attempt, record.outcome) for record in (first, second)
+    ]
+    assert first.call_id == first.logical_call_id == second.logical_call_id
+
+
+def test_what_a_router_hands_on_is_still_text() -> None:
+    """Also where somebody keeps it, or sends it somewhere."""
+    tries = _Tries("3f")
+    assert ("3f", str) == (pickle.loads(pickle.dumps(tries)), type(pickle.loads(pickle.dumps(tries))))
+    assert copy.deepcopy({"id": tries})["id"] is tries
+    assert '"3f"' == json.dumps(tries)
 
 
 # --- streams that their reader closes

@@ -17,6 +17,7 @@ Facts about litellm (1.106.2 unless said otherwise) that shape this file:
   ``ThreadPoolExecutor`` that their module has by name.
 - A text completion's stream over OpenAI's SDK is asked for when it is read, wherever that may be; by then the call that
   was begun last may be another one.
+- A ``Router`` has ``_update_kwargs_before_fallbacks`` put ``litellm_trace_id`` into what all its tries are made with.
 - A stream that breaks is told to hooks on a thread or task of its own, while its reader gets the exception, which
   ``_handle_stream_fallback_error`` raises.
 - A stream that is left half-read is told to nobody. Closing it, which ``CustomStreamWrapper.aclose`` does, is its end;
@@ -81,7 +82,7 @@ _latest: contextvars.ContextVar[weakref.ref[CallState] | None] = globals().get("
 class CallState:
     """What this package keeps in LiteLLM's dict of one call."""
 
-    __slots__ = ("__weakref__", "call", "is_mocked", "logging_obj", "origin")
+    __slots__ = ("__weakref__", "call", "is_mocked", "logging_obj", "origin", "tries")
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
@@ -91,9 +92,29 @@ class CallState:
         """LiteLLM's object of this call, where its beginning was seen."""
         self.call: OpenCall | None = None
         """The latest attempt."""
+        self.tries: _Tries | None = None
+        """What the attempts are of, and those of other states of a Router's call; ``None`` for one attempt so far."""
 
     def __deepcopy__(self, memo: object) -> CallState:
         """Stay one: other callbacks copy LiteLLM's dict, and must not copy runs and locks with it."""
+        return self
+
+
+class _Tries(str):  # noqa: SLOT000 - its attributes have defaults
+    """The trace id of one call of a Router's, which it hands to every try, with what we know of the tries.
+
+    Empty for the tries that LiteLLM makes without a Router, which share one state.
+    """
+
+    latest: OpenCall | None = None
+    logical_call_id: str | None = None
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Be pickled as the id that it is."""
+        return str, (str(self),)
+
+    def __deepcopy__(self, memo: object) -> _Tries:
+        """Stay one: the Router copies what it was told for each fallback."""
         return self
 
 
@@ -213,6 +234,8 @@ class Listener:
         if details is not None and _KEY not in details:
             state = details[_KEY] = self._new_state()
             state.is_mocked = _is_mocked(options)
+            tries = options.get("litellm_trace_id")
+            state.tries = tries if isinstance(tries, _Tries) else None
             # LiteLLM reports no end of a stream that is dropped or a call that is cancelled; its logging object then
             # goes with it. The state must not hold on to that object.
             state.logging_obj = weakref.ref(logging_obj)
@@ -227,12 +250,8 @@ class Listener:
         if operation is None:
             return
         state = self._state(details)
-        if state.call is None:
+        if state.call is None or not state.call.is_open:  # if it is not, this is a fallback or retry in the same dict
             state.call = self._open(state, operation, details, messages)
-        elif not state.call.is_open:  # a fallback or retry in LiteLLM's same dict
-            attempt = state.call.attempt + 1
-            state.call = self._open(state, operation, details, messages)
-            state.call.attempt = attempt
         # Not yet, though a request may have been, of several: Bedrock's Titan embeds text by text. A mock is at once.
         state.call.is_answered = state.is_mocked and not state.call.streamed
 
@@ -371,6 +390,14 @@ class Listener:
             provider=_text(details.get("custom_llm_provider")),
             model=_text(details.get("model")),
         )
+        if state.call is not None and state.tries is None:
+            state.tries = _Tries()
+            state.tries.latest, state.tries.logical_call_id = state.call, state.call.logical_call_id
+            state.call.group = state.tries
+        if (tries := state.tries) is not None:
+            if tries.latest is not None:
+                call.attempt = call.last_attempt = max(tries.latest.attempt, tries.latest.last_attempt) + 1
+            call.group, tries.latest = tries, call
         call.streamed = details.get("stream") is True or part(options, "stream") is True
         request = details.get("input") if operation is Operation.EMBEDDING else messages
         evidence = call.evidence = LiteLLMEvidence(operation, request, options)
@@ -480,6 +507,7 @@ class _Installed:
         self._patches.wrap(litellm, "stream_chunk_builder", self._around_stream_chunk_builder)
         self._patches.wrap(_responses_stream(), "_process_chunk", self._around_process_chunk)
         self._patches.wrap(litellm.CustomStreamWrapper, "aclose", self._around_aclose)
+        self._patches.wrap(getattr(litellm, "Router", None), "_update_kwargs_before_fallbacks", _around_update_kwargs)
         # LiteLLM 1.80.17 has no such function: a summary that is read at once may lack a stream that broke.
         self._patches.wrap(litellm.CustomStreamWrapper, "_handle_stream_fallback_error", self._around_stream_error)
         for client in _http_clients():
@@ -594,6 +622,18 @@ def _around_run_async_function(original: Callable[..., Any]) -> Callable[..., An
         return original(carried(async_function), *args, **kwargs)
 
     return run_async_function
+
+
+def _around_update_kwargs(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def _update_kwargs_before_fallbacks(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        told = kwargs.get("kwargs")
+        if isinstance(told, dict) and type(trace_id := told.get("litellm_trace_id")) is str:
+            told["litellm_trace_id"] = _Tries(trace_id)
+        return result
+
+    return _update_kwargs_before_fallbacks
 
 
 def _carrying(pool: type[Any]) -> type[Any]:

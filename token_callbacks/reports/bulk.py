@@ -24,8 +24,8 @@ _ROWS = 100_000
 """Calls that are columns at one time."""
 
 _TEXTS = (
-    "call_id", "run_id", "step", "agent", "session_id", "framework", "operation", "provider", "model",
-    "response_model", "response_id", "outcome", "error", "counting_method",
+    "call_id", "logical_call_id", "run_id", "step", "agent", "session_id", "framework", "operation", "provider",
+    "model", "response_model", "response_id", "outcome", "error", "counting_method",
 )  # fmt: skip
 _NEVER_NULL = ("call_id", "run_id", "framework")
 _FLAGS = ("streamed", "cached")
