@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import litellm
 import pytest
 from llama_index.core.llms import ChatMessage
+from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.openai import OpenAI
 
 from token_callbacks import TokenCounter
@@ -25,8 +28,9 @@ from token_callbacks.sinks.memory import MemorySink
 from .calls import Told, make_call, open_call
 from .conftest import Loopback
 
-CANARY = "canary-7f3a"
+CANARY = "canary7f"  # short enough to be one piece of a stream
 MESSAGES = [{"role": "user", "content": f"{CANARY} prompt"}]
+_CHAT_MESSAGES = [ChatMessage(role="user", content=f"{CANARY} prompt")]
 
 
 class _Quiet(WSGIRequestHandler):
@@ -213,39 +217,84 @@ def test_a_sink_may_be_any_callable_object(counter: TokenCounter) -> None:
     assert 2 <= run.summary.internal_errors
 
 
-def test_no_text_and_no_key_reaches_a_file(loopback: Loopback, counter: TokenCounter, log_dir: Path) -> None:
-    """Prompts, answers, keys, headers and error texts of both frameworks, streamed or not, leave no trace."""
-    server = loopback(replies=_canary_reply)
-    key, header = f"sk-{CANARY}", {"x-secret": CANARY}
-    llm = OpenAI(
-        model="gpt-4o", api_base=server.base_url, api_key=key, max_retries=0, default_headers=header, timeout=30
-    )
-    messages = [ChatMessage(role="user", content=CANARY)]
-    options: dict[str, Any] = {
-        "model": "openai/gpt-4o",
-        "messages": MESSAGES,
-        "api_base": server.base_url,
-        "api_key": key,
-        "extra_headers": header,
-        "max_retries": 0,
-        "user": CANARY,
-        "metadata": {"note": CANARY},
-    }
-    with counter.run("canaries"):
-        assert CANARY in str(llm.chat(messages))
-        assert CANARY in "".join(chunk.delta or "" for chunk in llm.stream_chat(messages))
-        assert CANARY in str(litellm.completion(**options))
-        assert list(litellm.completion(**options, stream=True))
-        for call in (lambda: llm.chat(messages), lambda: litellm.completion(**options)):
-            server.fail_next(status=400)
-            with pytest.raises(Exception, match="loopback fault") as caught:
-                call()
-            assert not isinstance(caught.value, TokenCallbacksError)
-    counter.close()
+_LLAMA_INDEX: dict[str, Any] = {"api_key": f"sk-{CANARY}", "max_retries": 0, "timeout": 30}
+_LITELLM: dict[str, Any] = {
+    "api_key": f"sk-{CANARY}",
+    "max_retries": 0,
+    "user": CANARY,
+    "metadata": {"note": CANARY},
+}
+_TEXTS = [f"{CANARY} first", f"{CANARY} second"]
 
-    files = [path for path in log_dir.rglob("*") if path.is_file()]
-    assert 6 == sum(path.read_text().count('"call_id"') for path in files)
-    assert [] == [path for path in files if CANARY in path.read_text()]
+
+def _llm(base_url: str, headers: dict[str, str]) -> Any:
+    return OpenAI(model="gpt-4o", api_base=base_url, default_headers=headers, **_LLAMA_INDEX)
+
+
+def _embedder(base_url: str, headers: dict[str, str]) -> Any:
+    return OpenAIEmbedding(api_base=base_url, default_headers=headers, **_LLAMA_INDEX)
+
+
+def _chat(base_url: str, headers: dict[str, str]) -> dict[str, Any]:
+    here = {"api_base": base_url, "extra_headers": headers}
+    return {"model": "openai/gpt-4o", "messages": MESSAGES, **here, **_LITELLM}
+
+
+def _vectors(base_url: str, headers: dict[str, str]) -> dict[str, Any]:
+    here = {"api_base": base_url, "extra_headers": headers}
+    return {"model": "openai/text-embedding-3-small", "input": _TEXTS, **here, **_LITELLM}
+
+
+async def _read(coming: Awaitable[Any]) -> list[Any]:
+    return [chunk async for chunk in await coming]
+
+
+CANARY_CALLS: dict[str, Callable[..., Any]] = {
+    "llama_index chat": lambda *to: _llm(*to).chat(_CHAT_MESSAGES),
+    "llama_index stream": lambda *to: list(_llm(*to).stream_chat(_CHAT_MESSAGES)),
+    "llama_index async chat": lambda *to: asyncio.run(_llm(*to).achat(_CHAT_MESSAGES)),
+    "llama_index async stream": lambda *to: asyncio.run(_read(_llm(*to).astream_chat(_CHAT_MESSAGES))),
+    "llama_index embedding": lambda *to: _embedder(*to).get_text_embedding_batch(_TEXTS),
+    "llama_index async embedding": lambda *to: asyncio.run(_embedder(*to).aget_text_embedding_batch(_TEXTS)),
+    "litellm chat": lambda *to: litellm.completion(**_chat(*to)),
+    "litellm stream": lambda *to: list(litellm.completion(**_chat(*to), stream=True)),
+    "litellm async chat": lambda *to: asyncio.run(litellm.acompletion(**_chat(*to))),
+    "litellm async stream": lambda *to: asyncio.run(_read(litellm.acompletion(**_chat(*to), stream=True))),
+    "litellm embedding": lambda *to: litellm.embedding(**_vectors(*to)),
+    "litellm async embedding": lambda *to: asyncio.run(litellm.aembedding(**_vectors(*to))),
+}
+"""Calls of both frameworks whose texts, keys and headers are canaries, each read to its end."""
+
+
+@pytest.mark.parametrize("call", CANARY_CALLS.values(), ids=CANARY_CALLS)
+def test_no_text_and_no_key_reaches_a_file(
+    loopback: Loopback, counter: TokenCounter, log_dir: Path, call: Callable[..., Any]
+) -> None:
+    """Prompts, answers, inputs, keys, headers and error texts leave no trace, neither in an open run's files."""
+    base_url = loopback(replies=_canary_reply).base_url
+    with counter.run("canaries") as run:
+        answer = call(base_url, {"x-secret": CANARY})
+        with pytest.raises(Exception, match=CANARY) as caught:
+            call(base_url, {"x-loopback-fault": CANARY})  # which the server quotes in its refusal
+        while_open = _files(log_dir)
+    counter.close()
+    afterwards = _files(log_dir)
+
+    assert CANARY in str(answer) or len(_TEXTS) == len(getattr(answer, "data", answer))
+    assert not isinstance(caught.value, TokenCallbacksError)
+    assert any(name.startswith(run.run_id) for name in while_open)
+    assert f"{run.run_id}.json" in afterwards
+    for files in (while_open, afterwards):
+        assert {"completed", "failed"} == set(re.findall(r'"outcome":"(\w+)"', _lines(files)))
+        assert [] == [name for name, text in files.items() if CANARY in name + text]
+
+
+def _files(log_dir: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in log_dir.rglob("*") if path.is_file()}
+
+
+def _lines(files: dict[str, str]) -> str:
+    return "".join(text for name, text in files.items() if name.startswith("calls-"))
 
 
 def _canary_reply(body: object) -> str:
