@@ -4,34 +4,79 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from loopback_server import LoopbackServer
+
+from .conftest import Loopback
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "quickstart.py"
 
 
+FIGURES = ["embedding_tokens", "llm_prompt_tokens", "llm_completion_tokens"]
+
+
+def _clean(**environment: str) -> dict[str, str]:
+    """Give the environment of these tests without what it says of OpenAI."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")} | environment
+
+
 def _run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
     return subprocess.run(
         [sys.executable, SCRIPT, *options],
         check=False,
         capture_output=True,
         text=True,
-        env=clean | environment,
+        env=_clean(**environment),
     )
 
 
+def _live(server: LoopbackServer, log_dir: Path) -> list[str]:
+    return ["--live", "--api-base", server.base_url, "--model", "gpt-4.1-mini", "--log-dir", str(log_dir)]
+
+
+def _summary(log_dir: Path) -> tuple[Path, dict[str, Any]]:
+    [path] = (log_dir / "runs").glob("*.json")
+    return path, json.loads(path.read_text())
+
+
+def _tables(printed: str) -> list[tuple[str, int]]:
+    """Read the rows of the printed tables."""
+    return [(name, int(count.replace(",", ""))) for name, count in re.findall(r"(\w+_tokens)\W+([\d,]+)", printed)]
+
+
 def test_the_figures_equal_the_servers_ledger(tmp_path: Path) -> None:
-    """The whole script ends with 0, and the JSON it names holds what the server really gave out."""
+    """Its two tables, the run's and the ledger's, show what the JSON that it names has, and it ends with 0."""
     done = _run("--log-dir", str(tmp_path / "logs"))
+    path, summary = _summary(tmp_path / "logs")
+    rows = [(name, summary[name]) for name in FIGURES]
+    requests = summary["calls"]["llm"] + summary["calls"]["embedding"]
 
     assert (0, "") == (done.returncode, done.stderr)
-    [path] = (tmp_path / "logs" / "runs").glob("*.json")
-    summary = json.loads(path.read_text())
-    assert ["embedding_tokens", "llm_prompt_tokens", "llm_completion_tokens"] == list(summary)[:3]
+    assert FIGURES == list(summary)[:3]
     assert 0 < min(list(summary.values())[:4])
-    assert path.name in done.stdout.replace("\n", "")
+    assert rows + rows == _tables(done.stdout)
+    assert f"The server's own ledger: {requests} requests" in done.stdout
+    assert f"The whole story: {path}" in done.stdout
+
+
+def test_live_counts_what_the_provider_gave_out(loopback: Loopback, tmp_path: Path) -> None:
+    """With a key, the same script asks the provider and the model that it is told of, and its figures are theirs."""
+    server = loopback()
+    done = _run(*_live(server, tmp_path / "logs"), OPENAI_API_KEY="sk-live")
+    path, summary = _summary(tmp_path / "logs")
+    totals = server.ledger_totals()
+    theirs = (totals.embedding_tokens, totals.prompt_tokens, totals.completion_tokens)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert theirs == tuple(summary[name] for name in FIGURES)
+    assert list(zip(FIGURES, theirs, strict=True)) == _tables(done.stdout)
+    assert {"gpt-4.1-mini"} == {entry.model for entry in server.ledger if entry.endpoint == "chat"}
+    assert f"The whole story: {path}" in done.stdout
 
 
 def test_unequal_figures_end_with_1(tmp_path: Path) -> None:
