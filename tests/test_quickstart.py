@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from loopback_server import LoopbackServer
+from loopback_server import CANNED, LoopbackServer, pieces_of
 
 from .conftest import Loopback
 
@@ -77,6 +78,34 @@ def test_live_counts_what_the_provider_gave_out(loopback: Loopback, tmp_path: Pa
     assert list(zip(FIGURES, theirs, strict=True)) == _tables(done.stdout)
     assert {"gpt-4.1-mini"} == {entry.model for entry in server.ledger if entry.endpoint == "chat"}
     assert f"The whole story: {path}" in done.stdout
+
+
+def test_the_stream_is_printed_as_it_arrives(loopback: Loopback, tmp_path: Path) -> None:
+    """While the server holds the rest of the first answer back, what it has sent of it stands in the terminal."""
+    server = loopback()
+    sent = "".join(pieces_of(CANNED)[:3])
+    command = [sys.executable, SCRIPT, *_live(server, tmp_path / "logs")]
+    with server.hold(after_chunks=4) as hold:  # the first one names the role only
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, env=_clean(OPENAI_API_KEY="sk-live"))
+        assert hold.reached.wait(120)
+        while_held = _read_until(child, sent)
+    rest, _ = child.communicate(timeout=120)
+
+    assert while_held.endswith(f"\n{sent}")
+    assert rest.decode().startswith(CANNED.removeprefix(sent))
+    assert 3 == (while_held + rest.decode()).count(CANNED)
+    assert 0 == child.returncode
+
+
+def _read_until(child: subprocess.Popen[bytes], end: str) -> str:
+    """Read what a process prints till it ends so, or till nothing comes any more."""
+    assert child.stdout is not None
+    read = b""
+    while not read.endswith(end.encode()) and select.select([child.stdout], [], [], 60)[0]:
+        if not (piece := os.read(child.stdout.fileno(), 1)):
+            break
+        read += piece
+    return read.decode()
 
 
 def test_unequal_figures_end_with_1(tmp_path: Path) -> None:
