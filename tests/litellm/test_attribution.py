@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from collections import Counter
 from operator import attrgetter
 from typing import Any
 
@@ -14,7 +15,7 @@ from token_callbacks import TokenCounter
 from token_callbacks.adapters.litellm import RUN_KEY
 from token_callbacks.sinks.memory import MemorySink
 
-from .calls import CHAT, DETAILED, MESSAGES, STREAMS, Case, completion, router
+from .calls import CHAT, DETAILED, MESSAGES, STREAMS, Case, acompletion, completion, router
 
 
 def test_session_and_tags_are_in_the_record(loopback: Any, counter: TokenCounter, memory: MemorySink) -> None:
@@ -46,6 +47,32 @@ def test_a_call_from_a_bare_thread_lands_in_the_run_that_it_names(
         thread.join()
 
     assert [run.run_id] == [record.run_id for record in memory.records]
+
+
+def test_tasks_of_a_group_are_where_they_were_started(loopback: Any, counter: TokenCounter, memory: MemorySink) -> None:
+    """A task of a TaskGroup is in the run and step of its start; the run that one of them opens is that one's alone."""
+    server = loopback(stream_usage="always_last")
+
+    async def read() -> None:
+        async for _ in await acompletion(server, stream=True):
+            pass
+
+    async def in_a_run() -> None:
+        async with counter.run("inner"):
+            await acompletion(server)
+
+    async def grouped() -> None:
+        async with counter.run("outer") as run, asyncio.TaskGroup() as group:
+            for step in ("draft", "judge"):
+                with run.step(step):
+                    group.create_task(read())
+                    group.create_task(in_a_run())
+            group.create_task(read())
+
+    asyncio.run(grouped())
+    told = Counter((memory.summaries[record.run_id].name, record.step) for record in memory.records)
+
+    assert Counter({("outer", "draft"): 1, ("outer", "judge"): 1, ("outer", None): 1, ("inner", None): 2}) == told
 
 
 def test_a_sync_router_call_inside_a_running_loop_lands_in_the_run_that_it_names(

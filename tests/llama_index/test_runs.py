@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +16,7 @@ from llama_index.core import Document, VectorStoreIndex
 
 from loopback_server import LoopbackServer
 from token_callbacks import TokenCounter
-from token_callbacks.records import RunSummary
+from token_callbacks.records import Outcome, RunSummary
 from token_callbacks.runs import Run
 from token_callbacks.sinks.memory import MemorySink
 
@@ -126,6 +128,58 @@ def test_gathered_calls_of_one_run_are_all_in_its_summary(
 
     assert 30 == run.summary.calls.llm
     assert server.ledger_totals().prompt_tokens == run.summary.llm_prompt_tokens
+
+
+@INTEGRATIONS
+def test_tasks_of_a_group_are_where_they_were_started(
+    integration: str, server: LoopbackServer, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """A task of a TaskGroup is in the run and step of its start; the run that one of them opens is that one's alone."""
+
+    async def read(llm: Any) -> None:
+        async for _ in await llm.astream_chat(MESSAGES):
+            pass
+
+    async def in_a_run(llm: Any) -> None:
+        async with counter.run("inner"):
+            await llm.achat(MESSAGES)
+
+    async def grouped() -> None:
+        llm = BUILDERS[integration](server)
+        async with counter.run("outer") as run, asyncio.TaskGroup() as group:
+            for step in ("draft", "judge"):
+                with run.step(step):
+                    group.create_task(read(llm))
+                    group.create_task(in_a_run(llm))
+            group.create_task(read(llm))
+
+    asyncio.run(grouped())
+    told = Counter((memory.summaries[record.run_id].name, record.step) for record in memory.records)
+
+    assert Counter({("outer", "draft"): 1, ("outer", "judge"): 1, ("outer", None): 1, ("inner", None): 2}) == told
+
+
+@INTEGRATIONS
+def test_a_task_that_its_group_cancels_is_in_the_groups_run(
+    integration: str, server: LoopbackServer, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """Where one task of a TaskGroup fails, the call of another one is a cancelled record of the run."""
+
+    async def fail_after(reached: threading.Event) -> None:
+        await asyncio.to_thread(reached.wait, 120)
+        raise LookupError
+
+    async def grouped() -> None:
+        llm = BUILDERS[integration](server)
+        with server.hold() as hold:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(llm.achat(MESSAGES))
+                group.create_task(fail_after(hold.reached))
+
+    with counter.run("group") as run, pytest.raises(ExceptionGroup):
+        asyncio.run(grouped())
+
+    assert [(run.run_id, Outcome.CANCELLED)] == [(record.run_id, record.outcome) for record in memory.records]
 
 
 def _in_thread(call: Callable[[], Any]) -> None:
