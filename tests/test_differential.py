@@ -9,6 +9,7 @@ import inspect
 import re
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import litellm
@@ -24,7 +25,7 @@ from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.litellm import LiteLLM
 from llama_index.llms.openai import OpenAI
 
-from loopback_server import Figures, LoopbackServer
+from loopback_server import CANNED, Figures, LoopbackServer, pieces_of
 from token_callbacks import TokenCounter, uninstall
 from token_callbacks.sinks.memory import MemorySink
 
@@ -246,28 +247,34 @@ def _late(scene: Scene, call: Callable[[], Any]) -> None:
 def _faulty(scene: Scene, call: Callable[[], Any], **fault: int) -> None:
     scene.server.fail_next(**fault, times=2)  # a stream that asked for its usage is sent again as it was
     _tried(scene, call)
+    scene.server._faults.clear()
+
+
+WAYS: dict[str, Callable[[Scene], Callable[..., Any]]] = {
+    "litellm": lambda scene: lambda: litellm.completion(**scene.chat, stream=True),
+    "llama_index": lambda scene: lambda: scene.llm().stream_chat(MESSAGES),
+    "both": lambda scene: lambda: scene.over().stream_chat(MESSAGES),
+}
+"""The ways to stream."""
+
+ASYNC_WAYS: dict[str, Callable[[Scene], Callable[..., Any]]] = {
+    "litellm": lambda scene: lambda: litellm.acompletion(**scene.chat, stream=True),
+    "llama_index": lambda scene: lambda: scene.llm().astream_chat(MESSAGES),
+    "both": lambda scene: lambda: scene.over().astream_chat(MESSAGES),
+}
+"""The ways to stream in an event loop."""
 
 
 def _of_both(name: str, scenario: Callable[[Scene, Callable[..., Any]], Any]) -> dict[str, Callable[[Scene], Any]]:
     """Make a scenario for each way to stream."""
-    ways: dict[str, Callable[[Scene], Callable[..., Any]]] = {
-        "litellm": lambda scene: lambda: litellm.completion(**scene.chat, stream=True),
-        "llama_index": lambda scene: lambda: scene.llm().stream_chat(MESSAGES),
-        "both": lambda scene: lambda: scene.over().stream_chat(MESSAGES),
-    }
-    return {f"{way} {name}": _scenario(make, scenario) for way, make in ways.items()}
+    return {f"{way} {name}": _scenario(make, scenario) for way, make in WAYS.items()}
 
 
 def _of_both_async(
     name: str, scenario: Callable[[Scene, Callable[..., Any]], Any]
 ) -> dict[str, Callable[[Scene], Any]]:
     """Make a scenario for each way to stream in an event loop."""
-    ways: dict[str, Callable[[Scene], Callable[..., Any]]] = {
-        "litellm": lambda scene: lambda: litellm.acompletion(**scene.chat, stream=True),
-        "llama_index": lambda scene: lambda: scene.llm().astream_chat(MESSAGES),
-        "both": lambda scene: lambda: scene.over().astream_chat(MESSAGES),
-    }
-    return {f"{way} {name}": _scenario(make, scenario) for way, make in ways.items()}
+    return {f"{way} {name}": _scenario(make, scenario) for way, make in ASYNC_WAYS.items()}
 
 
 def _scenario(make: Callable[[Scene], Callable[..., Any]], scenario: Callable[..., Any]) -> Callable[[Scene], Any]:
@@ -382,8 +389,8 @@ def _played(scenario: Callable[[Scene], Any], server: LoopbackServer) -> tuple[T
     return scene.trace, sorted(logger.events, key=repr), sent
 
 
-async def _awaited(coming: Awaitable[Any]) -> None:
-    await coming
+async def _awaited(coming: Awaitable[Any]) -> Any:
+    return await coming
 
 
 @pytest.mark.parametrize(
@@ -409,3 +416,62 @@ def test_a_program_sees_the_same_with_us_as_without(
         assert without[2] == attached[2]
     assert without[0]
     assert 0 == run.summary.internal_errors
+
+
+def _in_loop(way: Callable[[Scene], Callable[..., Any]]) -> Callable[[Scene], Iterator[Any]]:
+    """Read an async stream chunk by chunk from outside its loop."""
+
+    def chunks(scene: Scene) -> Iterator[Any]:
+        with asyncio.Runner() as runner:
+            stream = runner.run(_awaited(way(scene)()))
+            yield stream
+            with contextlib.suppress(StopAsyncIteration):
+                while True:
+                    yield runner.run(_awaited(anext(stream)))
+
+    return chunks
+
+
+def _at_once(way: Callable[[Scene], Callable[..., Any]]) -> Callable[[Scene], Iterator[Any]]:
+    def chunks(scene: Scene) -> Iterator[Any]:
+        stream = way(scene)()
+        yield stream
+        yield from stream
+
+    return chunks
+
+
+STREAMS = {name: _at_once(way) for name, way in WAYS.items()}
+STREAMS |= {f"{name} async": _in_loop(way) for name, way in ASYNC_WAYS.items()}
+"""Each yields the stream itself, and then its chunks as they come."""
+
+
+@pytest.fixture
+def attached(loopback: Loopback, memory: MemorySink) -> Iterator[Scene]:
+    """Give a scene with us attached."""
+    counter = TokenCounter(log_dir=None, sinks=[memory])
+    yield Scene(loopback(stream_usage="asked", tokens=SAME, constant_id=True))
+    counter.close()
+
+
+@pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
+def test_a_chunk_arrives_before_the_next_one_is_sent(attached: Scene, stream: Callable[[Scene], Iterator[Any]]) -> None:
+    """A program has the first words of an answer while the server holds the others back."""
+
+    def first_words() -> str:
+        chunks = stream(attached)
+        next(chunks)
+        return next(words for chunk in chunks if (words := _words(chunk)))
+
+    server = attached.server
+    with ThreadPoolExecutor(1) as executor, server.hold(after_chunks=2):
+        words = executor.submit(first_words).result(60)
+        sent = [(entry.chunks_sent, entry.completed) for entry in server.ledger]
+
+    assert pieces_of(CANNED)[0] == words
+    assert [(2, False)] == sent
+
+
+def _words(chunk: Any) -> str:
+    said = chunk.delta if hasattr(chunk, "delta") else chunk.choices[0].delta.content
+    return said or ""
