@@ -8,11 +8,13 @@ import gc
 import inspect
 import re
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import litellm
+import openai
 import pytest
 from litellm.integrations.custom_logger import CustomLogger
 from llama_index.core.callbacks import CallbackManager
@@ -20,7 +22,7 @@ from llama_index.core.callbacks.base_handler import BaseCallbackHandler
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
-from llama_index.core.llms import ChatMessage
+from llama_index.core.llms import ChatMessage, ChatResponse, CompletionResponse
 from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.litellm import LiteLLM
 from llama_index.llms.openai import OpenAI
@@ -31,6 +33,7 @@ from token_callbacks.sinks.memory import MemorySink
 
 from .conftest import Loopback
 from .litellm.conftest import LISTS
+from .test_taps import SendingLLM
 
 Trace = list[Any]
 """What a program saw, in order."""
@@ -475,3 +478,98 @@ def test_a_chunk_arrives_before_the_next_one_is_sent(attached: Scene, stream: Ca
 def _words(chunk: Any) -> str:
     said = chunk.delta if hasattr(chunk, "delta") else chunk.choices[0].delta.content
     return said or ""
+
+
+def _caught(scene: Scene, call: Callable[[], Any]) -> BaseException:
+    scene.server.fail_next(status=400, times=2)  # a stream that asked for its usage is sent again as it was
+    with pytest.raises(Exception, match="loopback fault") as caught:
+        call()
+    scene.server._faults.clear()
+    return caught.value
+
+
+def _sent_by_hand(scene: Scene, **options: bool) -> list[Any]:
+    """Send what an LLM class of a user's own sends, and give the response."""
+    got = []
+    body = {"model": "gpt-4o", "messages": SHAPED, **options}
+
+    def send() -> str:
+        with httpx.Client() as client:
+            request = client.build_request("POST", f"{scene.server.base_url}/chat/completions", json=body)
+            response = client.send(request, **options)
+            response.read()
+        assert response.request is request
+        got.append(response)
+        return "At nine."
+
+    SendingLLM(send=send).chat(MESSAGES)
+    return got
+
+
+ANSWERS: dict[str, Callable[[Scene], Iterable[Any]]] = {
+    **STREAMS,
+    "litellm plain": lambda it: [litellm.completion(**it.chat)],
+    "litellm plain async": lambda it: [asyncio.run(_awaited(litellm.acompletion(**it.chat)))],
+    "litellm embedding": lambda it: [litellm.embedding(model="openai/text-embedding-3-small", input=["a"], **it.here)],
+    "llama_index plain": lambda it: [it.llm().chat(MESSAGES)],
+    "llama_index plain async": lambda it: [asyncio.run(_awaited(it.llm().achat(MESSAGES)))],
+    "llama_index complete": lambda it: [it.llm().complete("When?")],
+    "both plain": lambda it: [it.over().chat(MESSAGES)],
+    "httpx in a call": _sent_by_hand,
+    "httpx in a call, streamed": lambda it: _sent_by_hand(it, stream=True),
+    "litellm error": lambda it: [_caught(it, lambda: litellm.completion(**it.chat))],
+    "litellm stream error": lambda it: [_caught(it, lambda: litellm.completion(**it.chat, stream=True))],
+    "llama_index error": lambda it: [_caught(it, lambda: it.llm().chat(MESSAGES))],
+    "llama_index stream error": lambda it: [_caught(it, lambda: list(it.llm().stream_chat(MESSAGES)))],
+}
+"""Each gives all the objects that a program gets."""
+
+MADE = (
+    litellm.CustomStreamWrapper,
+    litellm.EmbeddingResponse,
+    litellm.ModelResponse,
+    litellm.ModelResponseStream,
+    litellm.BadRequestError,
+    openai.BadRequestError,
+    ChatResponse,
+    CompletionResponse,
+    httpx.Response,
+)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Collect what the frameworks make, where they make it, and what LlamaIndex's own spans end with."""
+    seen: list[Any] = []
+
+    def noting(original: Callable[..., None]) -> Callable[..., None]:
+        def note(self: Any, *args: Any, **kwargs: Any) -> None:
+            seen.append(self)
+            original(self, *args, **kwargs)
+
+        return note
+
+    class Results(BaseSpanHandler[Any]):
+        def new_span(self, *args: Any, **kwargs: Any) -> None: ...
+
+        def prepare_to_exit_span(self, *args: Any, result: Any = None, **kwargs: Any) -> None:
+            seen.append(result)
+
+        def prepare_to_drop_span(self, *args: Any, **kwargs: Any) -> None: ...
+
+    for kind in MADE:
+        monkeypatch.setattr(kind, "__init__", noting(kind.__init__))
+    root = get_dispatcher()
+    monkeypatch.setattr(root, "span_handlers", [Results(), *root.span_handlers])
+    return seen
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_what_a_program_gets_is_what_the_framework_made(
+    made: list[Any], attached: Scene, answer: Callable[[Scene], Iterable[Any]]
+) -> None:
+    """Answers, streams, chunks and exceptions are the very objects, and no copies or wrappers of ours."""
+    got = list(answer(attached))
+
+    assert got
+    assert [] == [it for it in got if not any(it is each for each in made)]
