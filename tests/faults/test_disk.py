@@ -14,6 +14,7 @@ import pytest
 
 from tests.calls import make_call
 from token_callbacks import TokenCounter
+from token_callbacks.ledger import process_ledger
 from token_callbacks.records import CallRecord, Operation, Outcome, Sources, Usage
 from token_callbacks.recovery import recover
 from token_callbacks.sinks.json_files import JsonFiles
@@ -133,15 +134,19 @@ def test_a_lost_permission_costs_the_records_of_that_time(start: Start, tmp_path
     assert {3, 7} == {record.usage.prompt_tokens for record in records(tmp_path / "logs")}
 
 
-def test_a_loss_is_told_once(counter: TokenCounter, log_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One warning, however many records are lost."""
-    make_call(prompt=3, completion=4)
-    with caplog.at_level(logging.WARNING, logger="token_callbacks"), disk_full_at(size_of(log_dir)):
-        for _ in range(5):
-            make_call(prompt=5, completion=6)
+def test_a_loss_is_told_once(
+    counter: TokenCounter, log_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One warning, however many records are lost; each is counted in the summary."""
+    monkeypatch.setattr(process_ledger(), "_warned", set())
+    with caplog.at_level(logging.WARNING, logger="token_callbacks"), counter.run("full") as run:
+        make_call(prompt=3, completion=4)
+        with disk_full_at(size_of(log_dir)):
+            for _ in range(5):
+                make_call(prompt=5, completion=6)
 
-    assert 1 >= sum("write_record" in message for message in caplog.messages)
-    assert 5 == counter.default_run.summary.lost_records
+    assert ["OSError in JsonFiles.write_record"] == [message.partition(":")[0] for message in caplog.messages]
+    assert (5, 5) == (run.summary.lost_records, run.summary.internal_errors)
 
 
 def _record(counter: TokenCounter, prompt: int, day: int) -> CallRecord:
