@@ -19,7 +19,7 @@ from llama_index.core.llms import ChatMessage
 from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.openai import OpenAI
 
-from token_callbacks import TokenCounter
+from token_callbacks import TokenCounter, uninstall
 from token_callbacks.errors import TokenCallbacksError
 from token_callbacks.ledger import process_ledger
 from token_callbacks.records import CallRecord, Outcome, RunSummary
@@ -38,25 +38,28 @@ class _Quiet(WSGIRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture
-def odd_provider() -> Iterator[Callable[[object], str]]:
+Provider = Callable[..., str]
+"""Give the address of a provider that tells this usage, in this place of its streams."""
+
+
+@pytest.fixture(scope="module")
+def odd_provider() -> Iterator[Provider]:
     """Give a provider that answers every chat with the usage it is told to send, and the address of it."""
-    usage: list[object] = [None]
+    told: list[Any] = [None, "plain"]
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-        start_response("200 OK", [("Content-Type", "application/json")])
-        message = {"role": "assistant", "content": "fine"}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        body = {"id": "c-3", "object": "chat.completion", "created": 3, "model": "gpt-4o", "choices": [choice]}
-        return [json.dumps(body | {"usage": usage[0]}).encode()]
+        body = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+        usage, place = told
+        is_stream = bool(body.get("stream"))
+        start_response("200 OK", [("Content-Type", "text/event-stream" if is_stream else "application/json")])
+        return _streamed(body, usage, place) if is_stream else [json.dumps(_plain(usage)).encode()]
 
     with make_server("127.0.0.1", 0, answer, handler_class=_Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
 
-        def provider(sent: object) -> str:
-            usage[0] = sent
+        def provider(usage: object, place: str = "plain") -> str:
+            told[:] = usage, place
             return f"http://127.0.0.1:{server.server_port}/v1"
 
         yield provider
@@ -64,6 +67,36 @@ def odd_provider() -> Iterator[Callable[[object], str]]:
         thread.join()
 
 
+_HEAD = {"id": "c-3", "created": 3, "model": "gpt-4o"}
+
+
+def _plain(usage: object) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "fine"}, "finish_reason": "stop"}
+    return {**_HEAD, "object": "chat.completion", "choices": [choice], **_key(usage)}
+
+
+def _streamed(body: dict[str, Any], usage: object, place: str) -> list[bytes]:
+    deltas: list[tuple[dict[str, str], str | None]] = [
+        ({"role": "assistant", "content": "fi"}, None),
+        ({"content": "ne"}, None),
+        ({}, "stop"),
+    ]
+    head = {**_HEAD, "object": "chat.completion.chunk"}
+    chunks: list[dict[str, Any]] = [
+        {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]} for delta, reason in deltas
+    ]
+    if place == "last chunk":
+        chunks[-1] |= _key(usage)
+    elif body.get("stream_options") is not None and usage is not None and usage is not MISSING:
+        chunks.append({**head, "choices": [], **_key(usage)})
+    return [*(f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks), b"data: [DONE]\n\n"]
+
+
+def _key(usage: object) -> dict[str, object]:
+    return {} if usage is MISSING else {"usage": usage}
+
+
+MISSING: Any = ...
 ODD_USAGE: list[Any] = [
     None,
     "none",
@@ -75,16 +108,18 @@ ODD_USAGE: list[Any] = [
     {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None},
     {"prompt_tokens": {"deep": [[[[[[[[3]]]]]]]]}},
     {"prompt_tokens": 3, "completion_tokens": 4, "note": CANARY * 100},
+    MISSING,
 ]
 
 
 @pytest.mark.parametrize("usage", ODD_USAGE, ids=lambda usage: repr(usage)[:40])
 @pytest.mark.parametrize("framework", ["litellm", "llama_index"])
 def test_an_odd_payload_changes_nothing_for_the_caller(
-    odd_provider: Callable[[object], str], memory: MemorySink, usage: object, framework: str
+    odd_provider: Provider, memory: MemorySink, usage: object, framework: str
 ) -> None:
     """With us attached, the caller gets exactly the answer, or the framework's own error, that it gets without."""
     base_url = odd_provider(usage)
+    uninstall()
     without = _asked(framework, base_url)
     counter = TokenCounter(log_dir=None, sinks=[memory])
     with counter.run("odd") as run:
@@ -95,6 +130,45 @@ def test_an_odd_payload_changes_nothing_for_the_caller(
     assert 0 == run.summary.internal_errors
     assert 1 == len(memory.records)
     assert CANARY not in repr(memory.records)
+
+
+@pytest.mark.parametrize("usage", ODD_USAGE, ids=lambda usage: repr(usage)[:40])
+@pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning")  # litellm 1.106.2, of its own chunks
+@pytest.mark.parametrize("place", ["last chunk", "where we ask", "where the caller asks"])
+@pytest.mark.parametrize("framework", ["litellm", "llama_index"])
+def test_an_odd_payload_of_a_stream_changes_nothing_for_the_caller(
+    odd_provider: Provider, memory: MemorySink, usage: object, place: str, framework: str
+) -> None:
+    """With us attached, the caller gets exactly the chunks, and the framework's own error, that it gets without."""
+    base_url = odd_provider(usage, place)
+    options = {"stream_options": {"include_usage": True}} if place == "where the caller asks" else {}
+    uninstall()
+    without = _streamed_to_the_end(framework, base_url, **options)
+    counter = TokenCounter(log_dir=None, sinks=[memory])
+    with counter.run("odd") as run:
+        attached = _streamed_to_the_end(framework, base_url, **options)
+    counter.close()
+
+    assert without == attached
+    assert 2 < len(without)
+    assert 0 == run.summary.internal_errors
+    assert [True] == [record.streamed for record in memory.records]
+    assert CANARY not in repr(memory.records)
+
+
+def _streamed_to_the_end(framework: str, base_url: str, **options: Any) -> list[Any]:
+    seen: list[Any] = []
+    here: dict[str, Any] = {"api_base": base_url, "api_key": "sk-x", "max_retries": 0}
+    try:
+        if framework == "litellm":
+            chunks = litellm.completion("openai/gpt-4o", MESSAGES, stream=True, **here, **options)
+            seen.extend(chunk.model_dump(exclude={"id", "created"}) for chunk in chunks)
+        else:
+            llm = OpenAI(model="gpt-4o", additional_kwargs=options, **here)
+            seen.extend(chunk.model_dump() for chunk in llm.stream_chat(_CHAT_MESSAGES))
+    except Exception as error:  # noqa: BLE001 - whatever the framework itself makes of such a payload
+        seen.append((type(error), len(seen)))
+    return seen
 
 
 def _asked(framework: str, base_url: str) -> str:
