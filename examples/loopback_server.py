@@ -303,7 +303,8 @@ def _filled(call: ToolCall, *, tools: Json) -> ToolCall:
 
 
 def _answer_schema(body: Json) -> Json | None:
-    wanted: Json = body.get("response_format") or (body.get("text") or {}).get("format") or {}
+    settings: Json = body.get("text") or body.get("output_config") or {}  # of Responses, of Messages
+    wanted: Json = body.get("response_format") or settings.get("format") or {}
     if wanted.get("type") == "json_object":
         return {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
     schema: Json | None = wanted.get("json_schema", wanted).get("schema")

@@ -89,11 +89,16 @@ STRUCTURED: dict[str, Call] = {
     "achat_with_tools": _async(lambda llm: llm.achat_with_tools([TOOL], TEXT)),
     "astream_chat_with_tools": _async(lambda llm: llm.astream_chat_with_tools([TOOL], TEXT), streams=True),
     "predict_and_call": _sync(lambda llm: llm.predict_and_call([TOOL], TEXT)),
+    "apredict_and_call": _async(lambda llm: llm.apredict_and_call([TOOL], TEXT)),
     "as_structured_llm.chat": _sync(lambda llm: llm.as_structured_llm(Hours).chat(MESSAGES)),
     "as_structured_llm.complete": _sync(lambda llm: llm.as_structured_llm(Hours).complete(TEXT)),
     "as_structured_llm.achat": _async(lambda llm: llm.as_structured_llm(Hours).achat(MESSAGES)),
+    "as_structured_llm.acomplete": _async(lambda llm: llm.as_structured_llm(Hours).acomplete(TEXT)),
     "as_structured_llm.stream_chat": _sync(
         lambda llm: llm.as_structured_llm(Hours).stream_chat(MESSAGES), streams=True
+    ),
+    "as_structured_llm.astream_chat": _async(
+        lambda llm: llm.as_structured_llm(Hours).astream_chat(MESSAGES), streams=True
     ),
 }
 
@@ -107,8 +112,11 @@ PLAIN_INTEGRATIONS = (
     "MockLLM",
     "Anthropic",
 )
-STRUCTURED_INTEGRATIONS = ("OpenAI", "OpenAILike(chat)", "LiteLLM")
+STRUCTURED_INTEGRATIONS = ("OpenAI", "OpenAILike(chat)", "LiteLLM", "Anthropic")
 
 CASES = [(integration, method, PLAIN[method]) for integration in PLAIN_INTEGRATIONS for method in PLAIN] + [
     (integration, method, STRUCTURED[method]) for integration in STRUCTURED_INTEGRATIONS for method in STRUCTURED
 ]
+
+SYNC_CASES = [case for case in CASES if not case[1].rpartition(".")[2].startswith("a")]
+"""Those that a program without an event loop can make, and their coroutines wait for nothing."""
