@@ -8,6 +8,7 @@ a response of openai's client. "No handler" is LlamaIndex as it is imported.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,14 +16,16 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
+import httpx
 import msgspec
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, LLMMetadata
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.callbacks import TokenCountingHandler as LlamaIndexTokenCountingHandler
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.llms import CustomLLM
+from llama_index.core.llms import LLM, CustomLLM
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.llms.openai import OpenAI
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
 
@@ -53,6 +56,7 @@ def rows() -> Iterator[Row]:
     with attached() as hooks:
         for messages in _HISTORIES:
             yield from _chunk_rows(hooks, history_of(messages))
+        yield _wire_row(hooks)
         for messages in _HISTORIES:
             yield from _call_rows(hooks, history_of(messages), "usage in raw", usage=_USAGE)
         for messages in _HISTORIES:
@@ -204,7 +208,65 @@ def _chunk_rows(hooks: _Hooks, messages: list[ChatMessage]) -> Iterator[Row]:
     )
 
 
-def per_chunk(llm: ReplayLLM, messages: list[ChatMessage], handlers: tuple[list[Any], list[Any]]) -> Variant:
+def _wire_row(hooks: _Hooks) -> Row:
+    """Stream through LlamaIndex's class for OpenAI, so that the tap in httpx sees every event."""
+    transport = httpx.MockTransport(_streamed)
+    llm = OpenAI(model="gpt-4o-mini", api_key="sk-x", http_client=httpx.Client(transport=transport))
+    unasking = TokenCounter(log_dir=None, frameworks=("llama_index",), request_stream_usage=False)
+    process_ledger().part_with(unasking)
+    asked, plainly = "ours", "with request_stream_usage=False"
+
+    def counted_by(counters: Sequence[TokenCounter], handlers: tuple[list[Any], list[Any]]) -> Variant:
+        measure = per_chunk(llm, history_of(1), handlers)
+
+        def seconds() -> float:
+            hooks.seat()
+            for counter in counters:
+                process_ledger().join(counter)
+            taken = measure()
+            for counter in counters:
+                process_ledger().part_with(counter)
+            return taken
+
+        return seconds
+
+    timings = side_by_side(
+        {
+            "none": counted_by((), hooks.none),
+            asked: counted_by((hooks.in_memory,), hooks.ours),
+            plainly: counted_by((unasking,), hooks.ours),
+        },
+        turns=_CHUNK_TURNS,
+    )
+    unasking.close()
+    none = timings.seconds("none")
+    added = {name: timings.added(name, over="none") for name in (asked, plainly)}
+    told = {name: f"+{seconds * 1e6:.1f} us" for name, seconds in added.items()}
+    ratios = {name: f"{1 + seconds / none:.2f} x" for name, seconds in added.items()}
+    return Row(
+        what="LlamaIndex, an event of OpenAI's through httpx, the usage asked for",
+        ours=told[asked],
+        baseline=f"no handler: {none * 1e6:.1f} us",
+        compared=f"{ratios[asked]}; {plainly} {told[plainly]} ({ratios[plainly]})",
+    )
+
+
+def _streamed(request: httpx.Request) -> httpx.Response:
+    is_asked = b"include_usage" in request.content
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini-2024-07-18"}
+    choice = {"index": 0, "delta": {"content": "word "}, "logprobs": None, "finish_reason": None}
+    events: list[dict[str, Any]] = [head | {"choices": [choice]} | ({"usage": None} if is_asked else {})] * (
+        _CHUNKS + 2
+    )
+    if is_asked:
+        events.append(head | {"choices": [], "usage": _USAGE.model_dump()})
+    pieces = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
+    return httpx.Response(
+        200, headers={"content-type": "text/event-stream"}, content=iter([*pieces, b"data: [DONE]\n\n"])
+    )
+
+
+def per_chunk(llm: LLM, messages: list[ChatMessage], handlers: tuple[list[Any], list[Any]]) -> Variant:
     """Measure a chunk in the middle of a stream."""
 
     def seconds() -> float:

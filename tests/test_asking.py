@@ -260,6 +260,17 @@ def test_however_it_is_cut_only_the_answer_to_the_question_is_taken_out(cuts: li
     assert (expected if ends else expected.removesuffix(end)) == passed.decode()
 
 
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r"], ids=repr)
+def test_events_that_come_one_by_one_go_on_one_by_one(end: str) -> None:
+    """What nearly every server sends in one piece reaches the reader in that piece, byte for byte."""
+    unasked = Unasked()
+    passed = [unasked.passed(f"data: {chunk}{end}".encode()).decode() for chunk in CHUNKS]
+
+    kept = [f"data: {chunk}{end}".replace(',"usage":null}', "}").replace(',"usage":null,', ",") for chunk in CHUNKS]
+    assert [*kept[:3], "", *kept[4:]] == passed
+    assert b"" == unasked.rest()
+
+
 def _constant(chunk: Any) -> Any:
     dumped = json.loads(chunk.model_dump_json(exclude_unset=True))
     for part in (dumped, dumped.get("raw") or {}):

@@ -68,26 +68,32 @@ class Unasked:
     def passed(self, piece: bytes) -> bytes:
         """Take the next piece and return what goes on to the reader."""
         held = self._held + piece
-        end = 0
-        for boundary in _BOUNDARY.finditer(held):
-            end = boundary.end()
+        ends = _ends_of(held)
+        end = ends[-1] if ends else 0
         self._held = held[end:]
-        return _without_usage(held[:end]) if b'"usage"' in held else held[:end]
+        return _without_usage(held, ends) if b'"usage"' in held else held[:end]
 
     def rest(self) -> bytes:
         """Return what is left when the stream has ended."""
         held, self._held = self._held, b""
-        return _without_usage(held)
+        return _without_usage(held, [len(held)])
 
 
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _NULL = re.compile(rb',[ ]*"usage"[ ]*:[ ]*null')
 
 
-def _without_usage(events: bytes) -> bytes:
+def _ends_of(events: bytes) -> list[int]:
+    """Tell where the events end; nearly every piece is one of them, and that is soon seen."""
+    if events.endswith(b"\n\n") and events.find(b"\n\n") == len(events) - 2 and b"\r" not in events:
+        return [len(events)]
+    return [boundary.end() for boundary in _BOUNDARY.finditer(events)]
+
+
+def _without_usage(events: bytes, ends: list[int]) -> bytes:
     kept: list[bytes] = []
     start = 0
-    for end in [boundary.end() for boundary in _BOUNDARY.finditer(events)] + [len(events)]:
+    for end in ends:
         event = events[start:end]
         start = end
         plain = _NULL.sub(b"", event)
