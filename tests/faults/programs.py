@@ -6,6 +6,7 @@ They ask the loopback server over httpx and tell, on a line of stdout each, whic
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -79,6 +80,27 @@ def bare_load(log_dir: str, calls: str, death: str = "kill") -> None:
         for _ in range(int(calls)):
             make_call(prompt=3, completion=4)
         DEATHS[death]()
+
+
+def bare_threads(log_dir: str, threads: str, calls: str, death: str) -> None:
+    """Make calls from several threads at once, tell each that has closed, and die in the middle of one of them."""
+    counter = TokenCounter(log_dir=log_dir)
+    numbers = itertools.count(1)
+
+    def calls_of_one() -> None:
+        while True:
+            number = next(numbers)
+            if number == int(calls):
+                DEATHS[death]()
+            make_call(prompt=number, completion=4)
+            os.write(1, number.to_bytes(4))  # a pipe takes so few bytes whole
+
+    with counter.run("threads") as run:
+        started = [threading.Thread(target=run.bind(calls_of_one)) for _ in range(int(threads))]
+        for thread in started:
+            thread.start()
+        for thread in started:
+            thread.join()
 
 
 def _end(number: int) -> None:

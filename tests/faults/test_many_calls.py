@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -45,6 +46,21 @@ def test_a_process_that_dies_loses_none(start: Start, log_dir: Path, death: str,
 
     assert status == process.returncode
     _assert_recovered(log_dir)
+
+
+@pytest.mark.parametrize("death", ["kill", "exit"])
+def test_a_process_that_dies_among_its_threads_loses_none(start: Start, log_dir: Path, death: str) -> None:
+    """Dying at any call, while others are under way: what had closed is in a line, once, and summed up."""
+    dies_at = random.Random(death).randint(CALLS // 2, CALLS)
+    told, _ = start("bare_threads", log_dir, 4, dies_at, death).communicate()
+    closed = {int.from_bytes(told[at : at + 4]) for at in range(0, len(told), 4)}
+    found = _prompts(log_dir)
+    [summary] = recover(log_dir).summaries
+
+    assert dies_at - 4 <= len(closed)
+    assert closed <= set(found)
+    assert {1} == set(found.values())
+    assert (sum(found.values()), sum(found)) == (summary.calls.llm, summary.llm_prompt_tokens)
 
 
 @pytest.fixture
