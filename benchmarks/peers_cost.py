@@ -10,12 +10,15 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import litellm
 from litellm.integrations.custom_logger import CustomLogger
-from llama_index.core.callbacks import TokenCountingHandler
+from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+from llama_index.core.llms import ChatMessage
+from llama_index.llms.litellm import LiteLLM
 from openinference.instrumentation.litellm import LiteLLMInstrumentor
 from openinference.instrumentation.llama_index import LlamaIndexInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -40,11 +43,12 @@ class _Dropping(SpanExporter):
 
 
 def rows() -> Iterator[Row]:
-    """Measure LlamaIndex's ``chat()`` and chunk, then LiteLLM's completion and stream."""
+    """Measure LlamaIndex's ``chat()`` and chunk, the one over LiteLLM, and LiteLLM's completion and stream."""
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(_Dropping()))
     yield from _llama_index(provider)
-    yield from _litellm(provider)
+    yield from _both()
+    yield from _litellm(provider)  # last, as Langfuse's threads go on for a while
     provider.shutdown()
 
 
@@ -105,6 +109,51 @@ def _litellm(provider: TracerProvider) -> Iterator[Row]:
             yield _row(f"LiteLLM over loopback, {what}", side_by_side(variants, turns=_TURNS), 1e3, "ms")
     logging.disable(logging.NOTSET)
     counter.uninstall()
+
+
+def _both() -> Iterator[Row]:
+    """Measure LlamaIndex's class over LiteLLM, with our hooks in both."""
+    with (
+        llama_index_cost.attached() as hooks,
+        LoopbackServer(
+            replies=lambda _: Reply(text="word " * litellm_cost.WORDS), stream_usage="always_last"
+        ) as server,
+    ):
+        hooks.seat(hooks.in_memory)
+
+        def llm(*handlers: Any) -> LiteLLM:
+            manager = CallbackManager(list(handlers))
+            here = {"api_base": server.base_url, "api_key": "sk-loopback"}
+            return LiteLLM(model="openai/gpt-4o-mini", callback_manager=manager, **here)
+
+        def attach_ours() -> None:
+            llama_index_cost.set_handlers(hooks.ours)
+            adapter.install(process_ledger())
+
+        plain, messages = llm(), llama_index_cost.history_of(1)
+        states = {
+            "none": (plain, lambda: None),
+            "LlamaIndex's TokenCountingHandler": (llm(TokenCountingHandler()), lambda: None),
+            "an empty CustomLogger": (plain, lambda: litellm.callbacks.append(CustomLogger())),
+            "ours": (plain, attach_ours),
+        }
+        for what, is_streamed in (("chat()", False), (f"{litellm_cost.WORDS}-chunk stream", True)):
+            variants = {
+                name: litellm_cost.variant(
+                    functools.partial(_ask, llm, messages, is_streamed=is_streamed),
+                    prepare,
+                    lambda: llama_index_cost.set_handlers(hooks.none),
+                )
+                for name, (llm, prepare) in states.items()
+            }
+            yield _row(f"LlamaIndex, LiteLLM, both: {what}", side_by_side(variants, turns=_TURNS), 1e3, "ms")
+
+
+def _ask(llm: LiteLLM, messages: Sequence[ChatMessage], *, is_streamed: bool) -> None:
+    if is_streamed:
+        deque(llm.stream_chat(messages), maxlen=0)
+    else:
+        llm.chat(messages)
 
 
 def _row(what: str, timings: Timings, per_second: float, unit: str) -> Row:
