@@ -313,13 +313,13 @@ def _completion_figure(  # noqa: PLR0917 - told to nobody but the above
         return _Figure(told, Provenance.REPORTED)
     if back is None:
         return _Figure(told, Provenance.MISSING if told is None else Provenance.PARTIAL)
-    counted = _counted_completion(model, back, sent, api)
+    counted = _counted_completion(model, back, sent, is_cut, api)
     if is_cut:  # what a cut stream told may be a placeholder from its first event
         return _Figure(max(told or 0, counted.tokens or 0), Provenance.PARTIAL, counted.method)
     return counted
 
 
-def _counted_completion(model: str | None, back: Completion, sent: Prompt | None, api: str) -> _Figure:
+def _counted_completion(model: str | None, back: Completion, sent: Prompt | None, is_cut: bool, api: str) -> _Figure:
     server = server_for(model)
     if server is not None and not back.tool_calls:
         told_by = server.count_text(str(model), back.text)
@@ -334,7 +334,7 @@ def _counted_completion(model: str | None, back: Completion, sent: Prompt | None
         response_format=asked.response_format,
         tool_choice=asked.tool_choice,
         api=api,
-        is_at_limit=back.is_at_limit,
+        is_at_limit=back.is_at_limit or is_cut,
         is_refused=back.is_refused,
     )
     return _graded(count)
