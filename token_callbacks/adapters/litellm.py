@@ -414,7 +414,7 @@ class Listener:
         _watches.pop(id(watch), None)
         state = watch.state
         if state.call is not None and state.call.is_open:
-            self._ledger.call_gone(state.call, Outcome.ABANDONED)
+            self._ledger.call_gone(state.call, Outcome.NOT_STARTED if _was_never_sent(state) else Outcome.ABANDONED)
 
 
 class _Hooks(CustomLogger):
@@ -669,6 +669,10 @@ _RUN_ASYNC_IN_A_THREAD = (
     "litellm.router",
 )
 
+_TAPPED = ("openai", "text-completion-openai", "azure", "azure_text", "anthropic")
+"""Providers that LiteLLM asks with httpx alone, beside its own list of those that speak as OpenAI does; of others
+(Vertex's SDK, a model in this process, a class of the user's) a request may go out unseen."""
+
 _LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
 CALLBACK_LISTS = (
@@ -717,6 +721,15 @@ def _is_mocked(options: Mapping[str, Any]) -> bool:
 def _was_raised_by(stream: object, error: BaseException) -> bool:
     """Tell whether an exception came out of a stream, and not from its reader."""
     return any(frame.f_locals.get("self") is stream for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _was_never_sent(state: CallState) -> bool:
+    """Tell whether a call that was announced sent no request; ``False`` where one would not have been seen."""
+    # LiteLLM announces a text completion's stream when it is made, and sends its request when it is read.
+    call = state.call
+    if call is None or call.is_wrapper or state.is_mocked:  # a request makes its call a wrapper
+        return False
+    return call.provider in _TAPPED or call.provider in getattr(litellm, "openai_compatible_providers", ())
 
 
 def _is_state(value: object) -> TypeGuard[CallState]:
