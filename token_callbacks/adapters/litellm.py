@@ -308,9 +308,9 @@ class Listener:
                     outcome = Outcome.FAILED
             self._ledger.close_call(call, outcome=outcome, error=error if outcome is Outcome.FAILED else None)
 
-    def break_stream(self, stream: Any, error: BaseException) -> None:
+    def break_stream(self, logging_obj: Any, error: BaseException) -> None:
         """Close the call of a stream that broke, before its reader is told: LiteLLM's own event comes later."""
-        details = _details_of(part(stream, "logging_obj"))
+        details = _details_of(logging_obj)
         if details is not None and (call := self._call(details)) is not None:
             self._ledger.close_call(call, outcome=Outcome.FAILED, error=error)
 
@@ -572,7 +572,7 @@ class _Installed:
     def _around_stream_error(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def _handle_stream_fallback_error(stream: Any, e: Any) -> Any:  # by LiteLLM's names
-            self._break_stream(stream, e)
+            self._break_stream(part(stream, "logging_obj"), e)
             return original(stream, e)
 
         return _handle_stream_fallback_error
@@ -590,20 +590,30 @@ class _Installed:
     def _around_text_stream(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def streaming(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            self._request(kwargs.get("logging_obj"))
-            yield from original(*args, **kwargs)
+            with self._sending_later(kwargs.get("logging_obj")):
+                yield from original(*args, **kwargs)
 
         return streaming
 
     def _around_async_text_stream(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         async def async_streaming(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            self._request(kwargs.get("logging_obj"))
-            async with contextlib.aclosing(original(*args, **kwargs)) as stream:
-                async for chunk in stream:
-                    yield chunk
+            with self._sending_later(kwargs.get("logging_obj")):
+                async with contextlib.aclosing(original(*args, **kwargs)) as stream:
+                    async for chunk in stream:
+                        yield chunk
 
         return async_streaming
+
+    @contextlib.contextmanager
+    def _sending_later(self, logging_obj: Any) -> Iterator[None]:
+        """Tell of a request that is sent when its stream is read: LiteLLM tells nobody that it was refused."""
+        self._request(logging_obj)
+        try:
+            yield
+        except Exception as error:
+            self._break_stream(logging_obj, error.__context__ or error)  # the client's, which LiteLLM wraps
+            raise
 
     def remove(self) -> None:
         self._patches.remove()
