@@ -6,13 +6,11 @@ import asyncio
 import contextvars
 import copy
 import functools
-import gc
 import inspect
 import json
 import pickle
 import threading
 from collections.abc import Callable
-from contextlib import aclosing, nullcontext, suppress
 from importlib.util import find_spec
 from operator import attrgetter
 from typing import Any
@@ -21,10 +19,10 @@ import litellm
 import pytest
 from litellm.caching.caching import Cache
 
-from loopback_server import Hold, LoopbackServer
-from token_callbacks import Run, TokenCounter
+from loopback_server import LoopbackServer
+from token_callbacks import TokenCounter
 from token_callbacks.adapters.litellm import _Tries
-from token_callbacks.records import Operation, Outcome, Provenance, RunOutcome, RunSummary
+from token_callbacks.records import Operation, Outcome, RunOutcome, RunSummary
 from token_callbacks.sinks.memory import MemorySink
 
 from .calls import (
@@ -35,7 +33,6 @@ from .calls import (
     Case,
     acompletion,
     aembedding_of_text,
-    aresponses,
     completion,
     embedding_of_text,
     openai,
@@ -459,151 +456,6 @@ def test_what_a_router_hands_on_is_still_text() -> None:
     assert ("3f", str) == (pickle.loads(pickle.dumps(tries)), type(pickle.loads(pickle.dumps(tries))))
     assert copy.deepcopy({"id": tries})["id"] is tries
     assert '"3f"' == json.dumps(tries)
-
-
-# --- streams that their reader closes
-
-
-@pytest.mark.parametrize(
-    ("read", "outcome", "provenance"),
-    [(3, Outcome.ABANDONED, Provenance.PARTIAL), (None, Outcome.COMPLETED, Provenance.REPORTED)],
-    ids=["half-read", "read to its end"],
-)
-def test_a_stream_that_is_closed_has_its_record_in_its_run(
-    loopback: Any,
-    counter: TokenCounter,
-    memory: MemorySink,
-    *,
-    read: int | None,
-    outcome: Outcome,
-    provenance: Provenance,
-) -> None:
-    """``aclosing`` ends the call, and with it the provider's work, before the garbage collector comes by."""
-    server = loopback()
-
-    async def leave() -> Run:
-        async with counter.run("left") as run, aclosing(await acompletion(server, stream=True)) as stream:
-            number = 0
-            async for _ in stream:
-                number += 1
-                if number == read:
-                    break
-        return run
-
-    with server.hold(after_chunks=5) if read else nullcontext():
-        summary = memory.summaries[asyncio.run(leave()).run_id]
-
-    [record] = memory.records
-    assert (outcome, provenance) == (record.outcome, record.provenance.completion)
-    assert (1, int(outcome is Outcome.ABANDONED)) == (summary.calls.llm, summary.calls.abandoned)
-
-
-def _marks(case: Case) -> tuple[pytest.MarkDecorator, ...]:
-    if case.name != "anthropic_messages streamed" or find_spec("litellm_proxy_extras") is not None:
-        return ()
-    return (pytest.mark.skip(reason="LiteLLM 1.106.2 streams anthropic_messages only with litellm[proxy]"),)
-
-
-@pytest.mark.parametrize("fault", ["cut_after", "error_after"])
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.name, marks=_marks(case)) for case in STREAMS])
-def test_a_stream_that_breaks_is_in_its_runs_summary(
-    loopback: Any, counter: TokenCounter, memory: MemorySink, case: Case, fault: str
-) -> None:
-    """LiteLLM tells of the failure on a thread or task of its own, later than its reader sees it, or never."""
-    server = loopback()
-    server.fail_next(**{fault: 9})
-    with counter.run("broken") as run, suppress(Exception):
-        case.run(server)
-    summary = run.summary
-
-    [record] = memory.records
-    assert (Outcome.FAILED, Provenance.PARTIAL) == (record.outcome, record.provenance.completion)
-    assert record.error
-    assert (1, 1) == (summary.calls.llm, summary.calls.failed)
-    assert 0 < summary.llm_completion_tokens == record.usage.completion_tokens
-
-
-@pytest.mark.parametrize("name", ["acompletion streamed", "router_acompletion streamed"])
-def test_a_reader_who_fails_and_closes_his_stream_has_abandoned_it(
-    loopback: Any, counter: TokenCounter, memory: MemorySink, name: str
-) -> None:
-    """His exception is not the stream's."""
-    (case,) = (case for case in STREAMS if case.name == name)
-
-    async def read() -> None:
-        async with aclosing(await case.call(loopback(), stream=True)) as stream:
-            async for _ in stream:
-                raise LookupError
-
-    with pytest.raises(LookupError):
-        asyncio.run(read())
-    counter.close()
-
-    assert [Outcome.ABANDONED] == [record.outcome for record in memory.records]
-
-
-def test_a_cancelled_reader_who_closes_his_stream_leaves_a_cancelled_record(
-    loopback: Any, counter: TokenCounter, memory: MemorySink
-) -> None:
-    """As a web server cancels the request of a browser that has gone."""
-    server = loopback()
-
-    async def read(has_begun: asyncio.Event) -> None:
-        async with counter.run("cancelled"), aclosing(await acompletion(server, stream=True)) as stream:
-            async for _ in stream:
-                has_begun.set()
-
-    async def cancel() -> None:
-        has_begun = asyncio.Event()
-        task = asyncio.create_task(read(has_begun))
-        await has_begun.wait()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    with server.hold(after_chunks=3):
-        asyncio.run(cancel())
-
-    assert [Outcome.CANCELLED] == [record.outcome for record in memory.records]
-    assert [(1, RunOutcome.CANCELLED)] == [
-        (summary.calls.abandoned, summary.outcome) for summary in memory.summaries.values()
-    ]
-
-
-@pytest.mark.parametrize(
-    ("call", "options"),
-    [
-        pytest.param(acompletion, {}, id="acompletion"),
-        pytest.param(acompletion, {"stream": True}, id="acompletion streamed"),
-        pytest.param(aresponses, {}, id="aresponses"),
-        pytest.param(aresponses, {"stream": True}, id="aresponses streamed"),
-        pytest.param(aembedding_of_text, {}, id="aembedding"),
-    ],
-)
-def test_a_request_that_is_cancelled_before_its_answer_leaves_a_cancelled_record(
-    loopback: Any, counter: TokenCounter, memory: MemorySink, call: Any, options: dict[str, Any]
-) -> None:
-    """LiteLLM tells nobody of it: the record is there when the run ends, and not when the garbage goes."""
-    server = loopback()
-
-    async def cancel(hold: Hold) -> None:
-        async with counter.run("cancelled"):
-            task = asyncio.create_task(call(server, **options))
-            await asyncio.to_thread(hold.reached.wait, 120)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    gc.disable()
-    try:
-        with server.hold() as hold:
-            asyncio.run(cancel(hold))
-            records = list(memory.records)
-    finally:
-        gc.enable()
-
-    assert [(Outcome.CANCELLED, "CancelledError", Provenance.MISSING)] == [
-        (record.outcome, record.error, record.provenance.weakest) for record in records
-    ]
-    assert [(1, True)] == [(summary.calls.abandoned, summary.lower_bound) for summary in memory.summaries.values()]
 
 
 # --- LiteLLM's cache
