@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,7 +14,6 @@ from token_callbacks.records import CallRecord, Outcome, Provenance, RunSummary
 from token_callbacks.sinks.memory import MemorySink
 
 from .calls import DETAILED, EMBEDDINGS, PLAIN, STREAMS, Case, claude_acompletion, claude_completion
-from .conftest import Heard
 
 LATE = "LiteLLM 1.106.2 tells of an anthropic_messages stream only in a task of its own, after the last chunk"
 
@@ -114,70 +111,6 @@ def test_an_answer_that_litellm_cannot_read_was_paid_all_the_same(
     assert "APIConnectionError" == record.error
     assert Provenance.PARTIAL is record.provenance.completion
     assert run.summary.lower_bound
-
-
-@pytest.fixture
-def heard(counter: TokenCounter) -> Heard:
-    """Give a handler that hears of each call after the counter did."""
-    handler = Heard()
-    litellm.callbacks.append(handler)
-    return handler
-
-
-MESSAGES = [{"role": "user", "content": "When does it open?"}]
-ANSWER = "At nine."
-TOOL_CALL = {"id": "a", "type": "function", "function": {"name": "hours", "arguments": "{}"}}
-MOCKED: dict[str, Callable[[], Any]] = {
-    "completion": lambda: litellm.completion(model="gpt-4o-mini", messages=MESSAGES, mock_response=ANSWER),
-    "acompletion": lambda: asyncio.run(
-        litellm.acompletion(model="gpt-4o-mini", messages=MESSAGES, mock_response=ANSWER)
-    ),
-    "streamed": lambda: list(
-        litellm.completion(model="gpt-4o-mini", messages=MESSAGES, mock_response=ANSWER, stream=True)
-    ),
-    "tool call": lambda: litellm.completion(model="gpt-4o-mini", messages=MESSAGES, mock_tool_calls=[TOOL_CALL]),
-    "text_completion": lambda: litellm.text_completion(model="gpt-4o-mini", prompt="When?", mock_response=ANSWER),
-    "responses": lambda: litellm.responses(model="gpt-4o-mini", input="When?", mock_response=ANSWER),
-    "embedding": lambda: litellm.embedding(model="text-embedding-3-small", input=["When?"], mock_response=[0.5]),
-    "router": lambda: litellm.Router(
-        [{"model_name": "any", "litellm_params": {"model": "gpt-4o-mini", "mock_response": ANSWER}}]
-    ).completion(model="any", messages=MESSAGES),
-}
-
-
-@pytest.mark.usefixtures("clean_litellm")
-@pytest.mark.parametrize("name", MOCKED)
-def test_the_usage_that_litellm_makes_up_for_a_mock_is_nobodys_word(
-    counter: TokenCounter, memory: MemorySink, heard: Heard, name: str
-) -> None:
-    """Nothing was sent, and LiteLLM says 10/20, or 36/87: what is recorded was counted, and is in its run's summary."""
-    with counter.run("mocked") as run:
-        MOCKED[name]()
-        if name in ("responses", "embedding"):  # of which LiteLLM tells nothing before its success event
-            heard.wait()
-
-    [record] = memory.records
-    told = {record.provenance.prompt, record.provenance.completion, record.provenance.embedding} - {None}
-    assert told <= {Provenance.COUNTED, Provenance.ESTIMATED}
-    assert record.provider_usage is None
-    assert (record.usage.total_llm_tokens, record.usage.embedding_tokens or 0) == (
-        run.summary.total_llm_tokens,
-        run.summary.embedding_tokens,
-    )
-
-
-@pytest.mark.usefixtures("clean_litellm")
-def test_the_usage_of_a_whole_answer_of_the_callers_own_is_kept(
-    counter: TokenCounter, memory: MemorySink, heard: Heard
-) -> None:
-    """Who mocks with an answer that has a usage means it."""
-    usage = litellm.Usage(prompt_tokens=3, completion_tokens=4, total_tokens=7)
-    answer = litellm.ModelResponse(choices=[{"message": {"content": ANSWER}}], usage=usage)
-    litellm.completion(model="gpt-4o-mini", messages=MESSAGES, mock_response=answer)
-    heard.wait()
-
-    [record] = memory.records
-    assert (3, 4) == (record.usage.prompt_tokens, record.usage.completion_tokens)
 
 
 def _run_once(counter: TokenCounter, server: LoopbackServer, case: Case, **options: Any) -> RunSummary:
