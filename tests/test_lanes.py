@@ -6,7 +6,7 @@ import enum
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
@@ -75,9 +75,9 @@ def _is_by_lane(reading: Reading | None) -> bool:
 
 @pytest.fixture
 def no_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start without any, and without doors to them."""
+    """Start without any."""
     monkeypatch.setattr(room, "_lanes", ({}, {}))
-    monkeypatch.setattr(room, "_doors", {})
+    monkeypatch.setattr(room, "_readers", ({}, {}))
 
 
 ORDINARY = {
@@ -98,10 +98,11 @@ LIKE_IT = {
 
 @pytest.mark.parametrize("kind", [dict, CompletionUsage.model_validate, _constructed])
 def test_what_is_like_the_first_goes_by_its_lane(kind: Any, no_lanes: None) -> None:
-    """The first of a kind is read the general way, those after it in one go."""
-    readings = [read_answer({"usage": kind(payload)}, Operation.CHAT) for payload in (ORDINARY, LIKE_IT, LIKE_IT)]
+    """The first of a kind, which is also what of it is null, is read the general way, those after it in one go."""
+    payloads = (ORDINARY, LIKE_IT, LIKE_IT, ORDINARY | {"total_tokens": 17})
+    readings = [read_answer({"usage": kind(payload)}, Operation.CHAT) for payload in payloads]
 
-    assert [False, True, True] == [_is_by_lane(reading) for reading in readings]
+    assert [False, False, True, True] == [_is_by_lane(reading) for reading in readings]
     assert (
         Usage(prompt_tokens=13, completion_tokens=11, cache_read_tokens=0, audio_prompt_tokens=5),
         LIKE_IT,
@@ -183,6 +184,7 @@ def test_an_object_in_the_place_of_a_count_is_none(name: str, odd: Any, kind: An
 
 
 @settings(max_examples=300)
+@example([], [{"completion_tokens": 0, "prompt_tokens": None, "total_tokens": 1}], dict, Operation.EMBEDDING)
 @given(
     st.lists(_payloads(COUNTS), min_size=1, max_size=2),
     st.lists(_payloads() | _payloads(COUNTS), min_size=1, max_size=4),
@@ -211,12 +213,13 @@ def door(no_lanes: None) -> None:
     """Have the door of openai's answers made, and the lane behind it."""
     for _ in range(3):
         read_answer(_chat(usage=_constructed(ORDINARY)), Operation.CHAT)
-    assert room._doors[ChatCompletion] is not None
+    assert room._readers[0][ChatCompletion]
 
 
 def test_an_answer_like_the_ones_before_tells_its_names_with_its_usage(door: None) -> None:
     """Nobody has to look into it a second time, also where its provider sends more than the client knows."""
-    readings = [read_answer(_chat(usage=_constructed(LIKE_IT), **more), Operation.CHAT) for more in ({}, {"kv": 1})]
+    usage = _constructed(ORDINARY | {"prompt_tokens": 13})
+    readings = [read_answer(_chat(usage=usage, **more), Operation.CHAT) for more in ({}, {"kv": 1})]
 
     assert [("chatcmpl-1", "gpt-4o-2024-08-06")] * 2 == [reading and reading.names for reading in readings]
     assert [13, 13] == [reading and reading.usage.prompt_tokens for reading in readings]

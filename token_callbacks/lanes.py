@@ -3,15 +3,15 @@
 Nearly every call of a program brings a usage object of the same class, or with the same keys, as the call before it. Of
 the first one a lane is laid: a function is written, as ``dataclasses`` writes them, that takes exactly such an object
 apart, one of counts and of objects of counts and nothing else, with the places of the figures in it, which ``usage.py``
-found by its dialects. An object that is not exactly so (a key more, a count that is a string, negative or huge) does
-not fit and is read the general way: a lane only repeats what that one has done.
+found by its dialects. An object that is not exactly so (a key more, null for a count, a count that is a string,
+negative or huge) does not fit and is read the general way: a lane only repeats what that one has done.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from token_callbacks.records import LARGEST, LARGEST_CONTEXT, Usage
 
@@ -25,7 +25,6 @@ Parts = tuple[Any, ...]
 
 _EXTRA, _NAMES_SET = "__pydantic_extra__", "__pydantic_fields_set__"
 _WHOLES = ("embedding_tokens", "prompt_tokens", "completion_tokens")
-_COUNTS = frozenset({int, type(None)})
 _MOST_NAMES = 20
 _LONGEST_NAME = 100
 _DEEPEST = 2
@@ -35,20 +34,61 @@ Copy = Callable[[Parts], "dict[str, Any] | None"]
 """Makes plain JSON values of what was sent; ``None`` where other fields of a model were set than of the first."""
 
 
-def lane_for(
-    example: object, places: Places, made: Callable[..., _T], *, reasoning_is_in: bool
-) -> Callable[..., _T | None] | None:
+class Lane(Generic[_T]):
+    """Reads objects like the one that it was laid for."""
+
+    __slots__ = ("_body", "_names", "read")
+
+    def __init__(self, body: Sequence[str], names: dict[str, Any]) -> None:
+        self._body = body
+        self._names = names
+        self.read = self._written("it", ["names = None"])
+        """Takes an object; returns what was ``made`` of it, ``None`` for one that does not fit."""
+
+    def behind(self, fields: Sequence[str]) -> Callable[[Any], _T | None]:
+        """Return what reads answers of a pydantic class.
+
+        ``fields``: of an answer; that of the object, and of the names to hand on with what is made, if both are told.
+        What the provider sent, and the class does not know, goes before them: such an answer does not fit.
+        """
+        self._names |= {"take": operator.itemgetter(*fields), "fields": frozenset(fields)}
+        head = [
+            f"extra = answer.{_EXTRA}",
+            "if extra and type(extra) is dict and not fields.isdisjoint(extra): return None",
+            "it, first, second = take(answer.__dict__)",
+            "if type(it) is not kind: return None",
+            "names = (first, second) if type(first) is str and type(second) is str and first and second else None",
+        ]
+        return self._written("answer", head)
+
+    def _written(self, argument: str, head: Sequence[str]) -> Callable[[Any], _T | None]:
+        lines = f"\n{' ' * 8}".join([*head, *self._body])
+        source = f"""
+def read({argument}):
+    try:
+        {lines}
+    except (AttributeError, KeyError, TypeError):
+        return None
+"""
+        functions = dict(self._names)
+        exec(source, functions)  # noqa: S102 - of names that are identifiers, see _is_name
+        read: Callable[[Any], _T | None] = functions["read"]
+        return read
+
+
+def lane_for(example: object, places: Places, made: Callable[..., _T], *, reasoning_is_in: bool) -> Lane[_T] | None:
     """Lay a lane for what is like an example; ``None`` where there is more to it than counts.
 
-    The lane takes an object, and names to hand on. It returns what ``made`` makes of the object's ``usage``, its
-    ``parts``, what makes a ``copy`` of them, the ``names``, and that it ``is_counts``; ``None`` for an object that does
-    not fit, tells too little, or is doubtful.
+    Returned by it is what ``made`` makes of an object's ``usage``, its ``parts``, what makes a ``copy`` of them, the
+    ``names``, and that it ``is_counts``; an object that tells too little, or is doubtful, does not fit.
     ``reasoning_is_in``: whether it is certain that the completion has the reasoning in it.
     """
     if not _holds_counts(example, _DEEPEST):
         return None
     taken = _Taken(example)
-    figures = {figure: taken.variable(path) for figure, path in places.items()}
+    figures = {figure: variable for figure, path in places.items() if (variable := taken.variable(path)) is not None}
+    if any(whole in places and whole not in figures for whole in _WHOLES):
+        return None  # it is told by something else than where it stands
     tests = [f"not {figures[whole]}" for whole in _WHOLES if whole in figures]
     reasoning = figures.get("reasoning_tokens")
     if reasoning is not None and not reasoning_is_in:
@@ -56,35 +96,17 @@ def lane_for(
         tests.append(f"{reasoning} and {_beside(reasoning, *beside)}")
     tests += _doubts(figures)
     usage = ", ".join(f"{figure}={figures[figure]}" for figure in Usage.__struct_fields__ if figure in figures)
-    objects = ", ".join(name for name in taken.variables if name not in taken.counts)
-    counts = ", ".join(taken.counts)
-    source = f"""
-def read(it, names=None):
-    try:
-        {_indented(taken.lines, 8)}
-        counts = {counts},
-        if not are_counts(map(type, counts)): return None
-    except (AttributeError, KeyError, TypeError):
-        return None
-    if ({" | ".join(f"({count} or 0)" for count in taken.counts)}) >> {LARGEST.bit_length() - 1}:
-        return None  # one is negative or huge
-    if {" or ".join(tests)}:
-        return None
-    return made(usage=Usage({usage}), parts=({objects}, counts), copy=copy, names=names, is_counts=True)
-
-def copy(parts):
-    {objects}, ({counts},) = parts
-    try:
-        if {" or ".join(taken.differences) or "False"}:
-            return None
-    except AttributeError:
-        return None
-    return {taken.copy}
-"""
-    functions = {"Usage": Usage, "made": made, "are_counts": _COUNTS.issuperset, **taken.constants}
-    exec(source, functions)  # noqa: S102 - of names that are identifiers, see _is_name
-    lane: Callable[..., _T | None] = functions["read"]
-    return lane
+    body = [
+        *taken.lines,
+        f"counts = {', '.join(taken.counts)},",
+        "if [*map(type, counts)] != types: return None",
+        # One is negative or huge.
+        f"if ({' | '.join(taken.told)}) >> {LARGEST.bit_length() - 1}: return None",
+        f"if {' or '.join(tests)}: return None",
+        f"return made(usage=Usage({usage}), parts=({taken.objects}, counts), copy=copy, names=names, is_counts=True)",
+    ]
+    functions = {"Usage": Usage, "made": made, "copy": taken.copied(), "types": taken.types, "kind": type(example)}
+    return Lane(body, functions | taken.constants)
 
 
 def names_of(example: object) -> Mapping[Any, Any] | None:
@@ -110,18 +132,48 @@ class _Taken:
     """An object like the example, as code that takes it apart."""
 
     def __init__(self, example: object) -> None:
-        self.variables = ["it"]
-        """It, its counts, the objects in it, and their counts."""
         self.counts: list[str] = []
+        """The variables of all counts."""
+        self.types: list[type] = []
+        """Of each."""
         self.constants: dict[str, Any] = {}
-        self.differences: list[str] = []
+        self._objects = ["it"]
+        self._differences: list[str] = []
         """Whether other names were set than of the example."""
         self._by_path: dict[Sequence[str], str] = {}
-        self.lines, self.copy = self._object("it", example, ())
+        """The variables of those that are told."""
+        self.lines, self._copy = self._object("it", example, ())
 
-    def variable(self, path: Sequence[str]) -> str:
-        """Name what holds the count at the end of a path."""
-        return self._by_path[tuple(path)]
+    def variable(self, path: Sequence[str]) -> str | None:
+        """Name what holds the count at the end of a path; ``None`` where it is null."""
+        return self._by_path.get(tuple(path))
+
+    @property
+    def told(self) -> list[str]:
+        """The variables of the counts that are not null."""
+        return [*self._by_path.values()]
+
+    @property
+    def objects(self) -> str:
+        """The variables of it and the objects in it."""
+        return ", ".join(self._objects)
+
+    def copied(self) -> Copy:
+        """Write what makes a copy."""
+        source = f"""
+def copy(parts):
+    {self.objects}, ({", ".join(self.counts)},) = parts
+    try:
+        if {" or ".join(self._differences) or "False"}:
+            return None
+    except AttributeError:
+        return None
+    return {self._copy}
+"""
+        functions = dict(self.constants)
+        exec(source, functions)  # noqa: S102 - of names that are identifiers, see _is_name
+        copy: Copy = functions["copy"]
+        return copy
 
     def _object(self, it: str, example: Any, path: tuple[str, ...]) -> tuple[list[str], str]:
         """Write, line by line, how an object is taken apart, and a copy of what of it was sent."""
@@ -130,10 +182,8 @@ class _Taken:
         if type(example) is not dict:
             sent = set(getattr(example, _NAMES_SET))
             lines = [f"if {it}.{_EXTRA}: return None", f"within = {it}.__dict__"]
-            self.differences.append(f"{it} is not None and {it}.{_NAMES_SET} != {self._constant(sent)}")
+            self._differences.append(f"{it}.{_NAMES_SET} != {self._constant(sent)}")
         variables = {name: f"{it}_{number}" for number, name in enumerate(values)}
-        self.variables += variables.values()
-        self._by_path |= {(*path, name): variable for name, variable in variables.items()}
         lines += [
             f"if len(within) != {len(values)}: return None",
             f"{', '.join(variables.values())} = {self._constant(operator.itemgetter(*values))}(within)",
@@ -143,16 +193,13 @@ class _Taken:
             variable = copy = variables[name]
             if _may_be_count(value):
                 self.counts.append(variable)
+                self.types.append(type(value))
+                if value is not None:
+                    self._by_path[*path, name] = variable
             else:
-                first = len(self.variables)
+                self._objects.append(variable)
                 inner, copy = self._object(variable, value, (*path, name))
-                lines += [
-                    f"if {variable} is None: {' = '.join(self.variables[first:])} = None",
-                    f"elif type({variable}) is not {self._constant(type(value))}: return None",
-                    "else:",
-                    *(f"    {line}" for line in inner),
-                ]
-                copy = f"None if {variable} is None else {copy}"
+                lines += [f"if type({variable}) is not {self._constant(type(value))}: return None", *inner]
             if name in sent:
                 copied.append(f"{name!r}: {copy}")
         return lines, f"{{{', '.join(copied)}}}"
@@ -191,13 +238,9 @@ def _beside(reasoning: str, prompt: str, completion: str, total: str) -> str:
 
 
 def _doubts(figures: Mapping[str, str]) -> list[str]:
-    """Write what speaks against the figures, as ``Reading.doubts`` has it; those of the wholes are no ``None`` here."""
+    """Write what speaks against the figures, as ``Reading.doubts`` has it."""
     tests = [f"{figures[whole]} > {LARGEST_CONTEXT}" for whole in _WHOLES if whole in figures]
     for part, whole in (("cache_read_tokens", "prompt_tokens"), ("reasoning_tokens", "completion_tokens")):
         if part in figures and whole in figures:
-            tests.append(f"({figures[part]} or 0) > {figures[whole]}")
+            tests.append(f"{figures[part]} > {figures[whole]}")
     return tests
-
-
-def _indented(lines: Sequence[str], blanks: int) -> str:
-    return f"\n{' ' * blanks}".join(lines)

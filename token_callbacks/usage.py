@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, cast
@@ -20,7 +19,7 @@ import msgspec
 
 from token_callbacks.charges import MONEY_NAMES
 from token_callbacks.dialects import DIALECTS, PLACES, Dialect
-from token_callbacks.lanes import Copy, Parts, Places, fields_of, lane_for, names_of
+from token_callbacks.lanes import Copy, Lane, Parts, Places, fields_of, lane_for, names_of
 from token_callbacks.records import LARGEST, LARGEST_CONTEXT, Doubt, Operation, Usage
 
 View = Mapping[Any, Any]
@@ -93,7 +92,10 @@ class Found(msgspec.Struct, frozen=True):
 
 def read_usage(payload: object, operation: Operation) -> Reading | None:
     """Read one usage object; ``None`` where it tells no figure of this operation."""
-    return _read_in_lane(payload, operation) or _read_one(payload, operation)
+    for lane in _lanes_of(payload, operation):
+        if lane is not None and (reading := lane.read(payload)) is not None:
+            return reading
+    return _read_one(payload, operation)
 
 
 def read_answer(answer: object, operation: Operation) -> Reading | None:
@@ -101,20 +103,9 @@ def read_answer(answer: object, operation: Operation) -> Reading | None:
 
     Of an answer like those before, its names are read with it: the reading must not be taken for another answer's.
     """
-    door = _doors.get(type(answer))
-    if door is None:
-        return _read_anywhere(answer, operation)
-    try:
-        payload, response_id, model = door(answer.__dict__)
-        extra = answer.__pydantic_extra__  # type: ignore[attr-defined]  # see _make_door
-    except (AttributeError, KeyError, TypeError):  # made without them
-        return _read_anywhere(answer, operation)
-    if extra and type(extra) is dict and not _BEHIND_DOORS.isdisjoint(extra):
-        return _read_anywhere(answer, operation)
-    is_named = type(response_id) is str and type(model) is str and response_id and model
-    names = (response_id, model) if is_named else None
-    for lane in _lanes[operation is _EMBEDDING].get(type(payload), ()):
-        if lane is not None and (reading := lane(payload, names)) is not None:
+    for read in _readers[operation is _EMBEDDING].get(type(answer), _NO_READERS).values():
+        reading = read(answer)
+        if reading is not None:
             return reading
     return _read_anywhere(answer, operation)
 
@@ -124,9 +115,11 @@ def _read_anywhere(answer: object, operation: Operation) -> Reading | None:
     if view is None or (type(view) is dict and not view):
         return None
     payload = view.get(_FIRST_PLACE)
-    if payload is not None and (reading := _read_in_lane(payload, operation)) is not None:
-        _make_door(type(answer))
-        return reading
+    if payload is not None:
+        for lane in _lanes_of(payload, operation):
+            if lane is not None and (reading := lane.read(payload)) is not None:
+                _lead_to(lane, type(answer), operation)
+                return reading
     places, is_itself = _places_in(_keys(view))
     if not places and not is_itself:
         return None
@@ -559,21 +552,18 @@ def _plans(keys: tuple[Any, ...], is_embedding: bool) -> tuple[_Plan, ...]:
 # --- the lane in front, for objects that are shaped like one that was read before
 
 
-def _read_in_lane(payload: object, operation: Operation) -> Reading | None:
-    """Read a payload that is wholly told and shaped like an earlier one; ``None`` for any other, and for the first."""
-    key: Any = tuple(payload) if type(payload) is dict else type(payload)
-    for lane in _lanes[operation is _EMBEDDING].get(key, ()):
-        if lane is not None and (reading := lane(payload)) is not None:
-            return reading
-    return None
+def _lanes_of(payload: object, operation: Operation) -> Sequence[Lane[Reading] | None]:
+    """Find the lanes of what is shaped like a payload; ``None`` for what none could be laid for."""
+    return _lanes[operation is _EMBEDDING].get(tuple(payload) if type(payload) is dict else type(payload), ())
 
 
-def _make_door(kind: type[Any]) -> None:
-    """Note whether all answers of a class have their usage, and the names beside it, in fields of their own."""
-    if kind not in _doors and len(_doors) < _MOST_KEYS:
-        fields = fields_of(kind)
-        has_all = fields is not None and fields.keys() >= _BEHIND_DOORS
-        _doors[kind] = operator.itemgetter(_FIRST_PLACE, *_NAMES) if has_all else None
+def _lead_to(lane: Lane[Reading], kind: type[Any], operation: Operation) -> None:
+    """Lead the answers of a class straight into a lane, if they have their usage, and the names, in fields."""
+    readers = _readers[operation is _EMBEDDING]
+    known, fields = readers.get(kind, _NO_READERS), fields_of(kind)
+    is_room = kind in readers or len(readers) < _MOST_KEYS
+    if is_room and lane not in known and fields is not None and fields.keys() >= set(_BEHIND):
+        readers[kind] = {**known, lane: lane.behind(_BEHIND)}
 
 
 def _lay_lane(payload: object, usage: Usage, plan: _Plan, operation: Operation) -> None:
@@ -586,7 +576,7 @@ def _lay_lane(payload: object, usage: Usage, plan: _Plan, operation: Operation) 
     places = _places_of(payload, plan, operation)
     is_in = not plan.reasoning_may_stand_beside
     lane = None if places is None else lane_for(payload, places, Reading, reasoning_is_in=is_in)
-    reading = None if lane is None else lane(payload)
+    reading = None if lane is None else lane.read(payload)
     lanes[key] = (*known, lane if reading is not None and reading.usage == usage else None)
 
 
@@ -619,14 +609,18 @@ _EMBEDDING = Operation.EMBEDDING  # reached sooner than a member of its enumerat
 _lanes: tuple[_Lanes, _Lanes] = ({}, {})
 """Those of LLM calls, and those of embeddings."""
 
-_Lanes = dict[Any, tuple[Callable[..., Reading | None] | None, ...]]
+_Lanes = dict[Any, tuple[Lane[Reading] | None, ...]]
 """The lanes by the class of an object, or by the keys of a dict; ``None`` for what none could be laid for."""
 
-_doors: dict[type[Any], Callable[[Any], Any] | None] = {}
-"""By the class of an answer, what takes its usage, its id and its model; ``None`` where they are no fields of it."""
+_Readers = dict[Lane[Reading], Callable[[Any], Reading | None]]
 
-_MOST_ALIKE = 3
-"""Objects of one class may differ in which of their parts are null."""
+_readers: tuple[dict[type[Any], _Readers], dict[type[Any], _Readers]] = ({}, {})
+"""The same, from where an answer begins: by its class, what reads it, by the lane that it leads to."""
+
+_NO_READERS: _Readers = {}
+
+_MOST_ALIKE = 6
+"""Objects of one class may differ in what of them is null."""
 
 _MOST_KEYS = 256
 
@@ -698,7 +692,7 @@ _FIGURES_OF: tuple[list[str], list[str]] = (
 _PLACES = tuple(map(_steps, PLACES))
 _FIRST_PLACE = PLACES[0]
 _NAMES = ("id", "model")
-_BEHIND_DOORS = frozenset({_FIRST_PLACE, *_NAMES})
+_BEHIND = (_FIRST_PLACE, *_NAMES)
 _MARKING_NAMES = frozenset(_top(mark) for dialect in DIALECTS for mark in dialect.marks)
 _DIALECT_NAMES = frozenset(
     name
