@@ -80,9 +80,6 @@ class _Seat:
     def __init__(self, participant: _Participant) -> None:
         self.participant = participant
 
-    def receive(self, draft: Draft) -> None:
-        self.participant.received.append(draft)
-
 
 class _Participant:
     """A counter, as it were."""
@@ -93,6 +90,9 @@ class _Participant:
     def __init__(self) -> None:
         self.received: list[Draft] = []
         self.internal_errors = 0
+
+    def take(self, draft: Draft, seat: Seat) -> None:
+        self.received.append(draft)
 
     def seat(self) -> Seat:
         return _Seat(self)

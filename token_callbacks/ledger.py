@@ -23,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
@@ -44,14 +44,14 @@ utc_now: Callable[[], datetime] = functools.partial(datetime.now, UTC)
 """Reads the clock."""
 
 
-class Receiver(Protocol):
-    """Somebody who wants the call: a seat of a counter, or a handler that listens."""
+class Listener(Protocol):
+    """Somebody who wants to hear of a call and is no counter."""
 
     def receive(self, draft: Draft) -> None:
-        """Take a call that has ended; called under the ledger's lock, once a call."""
+        """Hear of a call that has ended; called under the ledger's lock, once a call."""
 
 
-class Seat(Receiver, Protocol):
+class Seat(Protocol):
     """A counter's place in one call."""
 
     @property
@@ -61,6 +61,9 @@ class Seat(Receiver, Protocol):
 
 class Participant(Protocol):
     """A counter, as far as the ledger needs it."""
+
+    def take(self, draft: Draft, seat: Any) -> None:
+        """Take a call that has ended, in which it had this seat; called under the ledger's lock, once a call."""
 
     request_stream_usage: bool
     """Whether servers may be asked to tell the usage of a stream."""
@@ -77,6 +80,10 @@ class Participant(Protocol):
 
     def note_internal_error(self) -> None:
         """Count a fault of ours in the current run."""
+
+
+Receivers = tuple[Sequence[Seat], Sequence[Listener]]
+"""Those who are given a call."""
 
 
 class Origin(msgspec.Struct, eq=False):
@@ -108,7 +115,7 @@ class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     session_id: str | None = None
     tags: list[str] = []
     inner: list[OpenCall] = []
-    listeners: list[Receiver] = []
+    listeners: list[Listener] = []
     group: Group | None = None
     """What it is one attempt of, where its framework makes a call of each."""
     last_attempt: int = 1
@@ -400,7 +407,7 @@ class Ledger:
             if is_in_vain and not has_answer and call.is_request and ending.outcome in _FRUITLESS:
                 call.failure = call.failure or ending.error or ending.outcome.value
             if not call.is_wrapper or (is_in_vain and has_answer):
-                receivers = call.seats if call.outer is None and not call.listeners else _receivers(call)
+                receivers = call.seats, (call.listeners if call.outer is None else _listeners(call))
                 is_over = self._deliver(call, receivers, ending, evidence, counts_here, told)
         finally:
             call.inner = []  # inner calls know their wrapper: without the cycle all of them go at once
@@ -413,7 +420,10 @@ class Ledger:
         Where nothing is around it or in it, and its usage is told in a shape that was read before, there is nothing to
         join, to settle or to doubt.
         """
-        if not self._claim(call):
+        with self.lock:  # what _claim() does, without the call of one more function
+            is_open = call.is_open
+            call.is_open = False
+        if not is_open:
             return
         witness, told, names = call.evidence, None, None
         is_alone = not (call.is_wrapper or call.inner or call.outer)
@@ -443,7 +453,7 @@ class Ledger:
         )
         try:
             with self.lock:
-                self._give(draft, [*call.seats, *call.listeners] if call.listeners else call.seats)
+                self._give(draft, call.seats, call.listeners)
         finally:
             self._forget(call)
 
@@ -482,14 +492,14 @@ class Ledger:
     def _deliver(  # noqa: PLR0917 - told to nobody else
         self,
         call: OpenCall,
-        receivers: Sequence[Receiver],
+        receivers: Receivers,
         ending: Ending,
         evidence: Sequence[Evidence],
         counts_here: bool,
         told: Told | None = None,
     ) -> bool:
         """Settle a call and give it to those who want it; tells whether that is done, and not left to the worker."""
-        if not receivers:
+        if not any(receivers):
             return True
         try:  # what shielded() does, without the call of one more function
             figures = settle(call.operation, call.model, ending.outcome, evidence, _most_counted_here, told)
@@ -523,7 +533,7 @@ class Ledger:
     def _hand_out(  # noqa: PLR0917 - what a draft is made of
         self,
         call: OpenCall,
-        receivers: Sequence[Receiver],
+        receivers: Receivers,
         ending: Ending,
         ended_at: datetime,
         names: Names,
@@ -544,7 +554,7 @@ class Ledger:
             doubts=[] if reading is None or reading.is_counts else reading.doubts,
         )
         with self.lock:
-            self._give(draft, receivers)
+            self._give(draft, *receivers)
 
     def _logical_call_id(self, call: OpenCall, call_id: str) -> str:
         """Tell what is recorded together with a call, which is recorded now."""
@@ -556,12 +566,17 @@ class Ledger:
                 group.logical_call_id = call_id
             return group.logical_call_id
 
-    def _give(self, draft: Draft, receivers: Sequence[Receiver]) -> None:
-        for receiver in receivers:
+    def _give(self, draft: Draft, seats: Sequence[Seat], listeners: Sequence[Listener]) -> None:
+        for seat in seats:
             try:
-                receiver.receive(draft)
+                seat.participant.take(draft, seat)
             except Exception as error:  # noqa: BLE001 - the others, and the host, have no part in it
-                self.note_internal_error(error, f"{type(receiver).__name__}.receive")
+                self.note_internal_error(error, f"{type(seat.participant).__name__}.take")
+        for listener in listeners:
+            try:
+                listener.receive(draft)
+            except Exception as error:  # noqa: BLE001
+                self.note_internal_error(error, f"{type(listener).__name__}.receive")
 
     def finish_counting(self, is_wanted: Callable[[OpenCall], bool]) -> None:
         """Close what the host dropped, and count, here and now, what the worker has not begun of the wanted calls."""
@@ -624,7 +639,7 @@ class Ledger:
         seat = _seat_of(participant, call)
         if seat is None:
             return
-        if _receivers(call) == [seat]:
+        if call.seats == [seat] and not _listeners(call):
             self.close_call(call, outcome=Outcome.ABANDONED, counts_here=True)
             return
         with self.lock:
@@ -634,7 +649,7 @@ class Ledger:
         own = () if call.evidence is None else (call.evidence,)
         evidence = _with_outer(own, call) if call.is_request and call.failure is None else own
         if not call.is_wrapper or (_have_failed(call.inner) and self._has_answer(call.operation, own)):
-            self._deliver(call, [seat], Ending(Outcome.ABANDONED), evidence, counts_here=True)
+            self._deliver(call, ([seat], ()), Ending(Outcome.ABANDONED), evidence, counts_here=True)
 
     def _awaited(self, is_wanted: Callable[[OpenCall], bool], for_events: float) -> Callable[[], float]:
         """Return what tells how many seconds are left to wait, 0 or less for none."""
@@ -733,16 +748,13 @@ def _seat_of(participant: Participant, call: OpenCall) -> Seat | None:
     return None
 
 
-def _receivers(call: OpenCall) -> Sequence[Receiver]:
-    if call.outer is None:
-        return [*call.seats, *call.listeners]
-    receivers: list[Receiver] = [*call.seats]
+def _listeners(call: OpenCall) -> Sequence[Listener]:
+    listeners: list[Listener] = []
     link: OpenCall | None = call
     while link is not None:
-        if link.listeners:
-            receivers += [listener for listener in link.listeners if listener not in receivers]
+        listeners += [listener for listener in link.listeners if listener not in listeners]
         link = link.outer
-    return receivers
+    return listeners
 
 
 def _names(evidence: Sequence[Evidence]) -> Names:

@@ -161,21 +161,14 @@ class Run:
 class Scope:
     """One link in the chain of open runs and steps; also the seat that a counter takes in a call made there."""
 
-    __slots__ = ("outer", "run", "step")
+    __slots__ = ("outer", "participant", "run", "step")
 
     def __init__(self, run: Run, step: str | None, outer: Scope | None) -> None:
         self.run = run
+        self.participant: Any = run.owner
+        """The counter that the run belongs to."""
         self.step = step
         self.outer = outer
-
-    @property
-    def participant(self) -> Any:
-        """The counter that the run belongs to."""
-        return self.run.owner
-
-    def receive(self, draft: Any) -> None:
-        """Take a call that was made here and has ended."""
-        self.run.owner.take(draft, self)
 
 
 _innermost: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("token_callbacks_scope", default=None)
