@@ -86,11 +86,8 @@ Receivers = tuple[Sequence[Seat], Sequence[Listener]]
 """Those who are given a call."""
 
 
-class Origin(msgspec.Struct, eq=False):
-    """Who makes a call: the seats it takes, and the open call that it is made inside."""
-
-    seats: Sequence[Seat]
-    outer: OpenCall | None
+Origin = tuple[Sequence[Seat], "OpenCall | None"]
+"""Who makes a call: the seats it takes, and the open call that it is made inside."""
 
 
 class Group(Protocol):
@@ -311,12 +308,13 @@ class Ledger:
             if (outer is None or _seat_of(participant, outer) is None) and framework in participant.frameworks:
                 seats.append(participant.seat())  # noqa: PERF401 - which calls a function more, before Python 3.12
         # The seats of that one may be those of a counter that is just closing: it takes part no more, and waits for it.
-        return Origin(seats if outer is None else [*outer.seats, *seats], outer)
+        return seats if outer is None else [*outer.seats, *seats], outer
 
     def origin_in(self, run_id: str, origin: Origin) -> Origin:
         """Settle that a call belongs to a run that its caller names, for the counter whose run it is."""
         named = {participant: participant.seat_in(run_id) for participant in self._participants}
-        return Origin([named.get(seat.participant) or seat for seat in origin.seats], origin.outer)
+        seats, outer = origin
+        return [named.get(seat.participant) or seat for seat in seats], outer
 
     def open_call(
         self, origin: Origin, *, framework: str, operation: Operation, provider: str | None, model: str | None
@@ -324,13 +322,13 @@ class Ledger:
         """Open a call."""
         if self._gone:
             self._close_gone()
-        outer = origin.outer
+        seats, outer = origin
         call = OpenCall(
             framework=framework,
             operation=operation,
             provider=provider,
             model=model,
-            seats=origin.seats,
+            seats=seats,
             outer=outer,
             started_at=self.clock(),
             agent=current_agent(),
@@ -454,14 +452,19 @@ class Ledger:
         try:
             with self.lock:
                 self._give(draft, call.seats, call.listeners)
-        finally:
-            self._forget(call)
+        finally:  # what _forget() does, without the call of one more function
+            self._under_way.pop(call, None)
+            if self._waiting:
+                self._tell_waiting()
 
     def _forget(self, call: OpenCall) -> None:
         self._under_way.pop(call, None)
         if self._waiting:  # looked at after the call is out: who waits was there first, or finds it gone
-            with self._call_closed:
-                self._call_closed.notify_all()
+            self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        with self._call_closed:
+            self._call_closed.notify_all()
 
     def _end_inner(self, wrapper: OpenCall, ending: Ending, evidence: Sequence[Evidence], counts_here: bool) -> None:
         for call in [call for call in wrapper.inner if call.is_open and not call.is_awaited]:

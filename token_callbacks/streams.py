@@ -24,7 +24,7 @@ from token_callbacks.answers import Answer
 from token_callbacks.errors import InvalidArgument
 from token_callbacks.evidence import Completion, Names, Prompt
 from token_callbacks.framing import DONE, TextReader, events_in
-from token_callbacks.ledger import Ledger, OpenCall, Origin
+from token_callbacks.ledger import Ledger, OpenCall
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import Scope, is_cancellation
 from token_callbacks.usage import Reading, UsageReader, part
@@ -203,12 +203,11 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
 
 def _open_call(ledger: Ledger, scope: Scope, request: _Request) -> OpenCall:
     # Read inside a call of a framework (a LlamaIndex LLM of the user's own, say), the stream is that call's request.
-    origin = ledger.origin(FRAMEWORK, ledger.enclosing_call())
-    seats = list(origin.seats)
+    seats, outer = ledger.origin(FRAMEWORK, ledger.enclosing_call())
     if all(seat.participant is not scope.participant for seat in seats):
-        seats.append(scope)
+        seats = [*seats, scope]
     call = ledger.open_call(
-        Origin(seats, origin.outer),
+        (seats, outer),
         framework=FRAMEWORK,
         operation=request.operation,
         provider=request.provider,

@@ -328,7 +328,7 @@ class Listener:
             # A cache hit sends nothing; of another call without a sending we must have seen the beginning.
             if operation is None or not (details.get("cache_hit") is True or state.logging_obj is not None):
                 return
-            outer = state.origin.outer
+            _, outer = state.origin
             if outer is not None and not outer.is_open:  # it has its record, and no request of this one was seen
                 return
             state.call = self._open(state, operation, details, details.get("messages"))
