@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
 from typing import Any
 
@@ -34,6 +34,7 @@ REPORTED = "reported"
 NAMELESS = "(none)"
 """What a call without a model is named where names are listed."""
 
+_HALF_HOUR = timedelta(minutes=30)
 _PERIODS = tuple(bisect_right(PERIOD_STARTS, 30 * half_hour) for half_hour in range(48))
 
 _PARTS = slice(3, 11)
@@ -155,6 +156,12 @@ def key_of(
     period = _PERIODS[started_at.hour * 2 + started_at.minute // 30]
     day = started_at.date()
     return (basis, operation, provider, model, response_model, tier, day, period, band, currency), amount
+
+
+def half_hour_of(moment: datetime) -> tuple[datetime, datetime]:
+    """Tell the ends of the half hour of a moment in UTC: calls that start in it are of one day and one period."""
+    since = moment.replace(minute=moment.minute // 30 * 30, second=0, microsecond=0)
+    return since, since + _HALF_HOUR
 
 
 def period_of(moment: datetime) -> int:

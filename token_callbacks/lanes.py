@@ -25,6 +25,14 @@ Parts = tuple[Any, ...]
 
 _EXTRA, _NAMES_SET = "__pydantic_extra__", "__pydantic_fields_set__"
 _WHOLES = ("embedding_tokens", "prompt_tokens", "completion_tokens")
+_PROMPT_PARTS = (
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "audio_prompt_tokens",
+    "image_prompt_tokens",
+    "video_prompt_tokens",
+)
+_COMPLETION_PARTS = ("reasoning_tokens", "audio_completion_tokens")
 _MOST_NAMES = 20
 _LONGEST_NAME = 100
 _DEEPEST = 2
@@ -238,9 +246,13 @@ def _beside(reasoning: str, prompt: str, completion: str, total: str) -> str:
 
 
 def _doubts(figures: Mapping[str, str]) -> list[str]:
-    """Write what speaks against the figures, as ``Reading.doubts`` has it."""
+    """Write what speaks against the figures (``Reading.doubts``), or against a price of each part (``Basis``)."""
     tests = [f"{figures[whole]} > {LARGEST_CONTEXT}" for whole in _WHOLES if whole in figures]
-    for part, whole in (("cache_read_tokens", "prompt_tokens"), ("reasoning_tokens", "completion_tokens")):
-        if part in figures and whole in figures:
-            tests.append(f"{figures[part]} > {figures[whole]}")
+    prompt = figures.get("prompt_tokens") or figures.get("embedding_tokens")
+    for whole, names in ((prompt, _PROMPT_PARTS), (figures.get("completion_tokens"), _COMPLETION_PARTS)):
+        parts = [figures[name] for name in names if name in figures]
+        if parts:
+            tests.append(f"{' + '.join(parts)} > {whole or 0}")
+    if "cache_write_1h_tokens" in figures:
+        tests.append(f"{figures['cache_write_1h_tokens']} > {figures.get('cache_write_tokens', '0')}")
     return tests

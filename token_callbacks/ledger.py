@@ -30,7 +30,7 @@ import msgspec
 from token_callbacks.evidence import BOTH_REPORTED, NO_NAMES, Evidence, Figures, Names, Told, settle, unsettled
 from token_callbacks.records import CallRecord, Doubt, Operation, Outcome, Sources, Usage
 from token_callbacks.runs import current_agent
-from token_callbacks.totals import Entry
+from token_callbacks.totals import COUNTS, Entry
 from token_callbacks.usage import Reading
 from token_callbacks.worker import Worker
 
@@ -177,10 +177,21 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
     def entry(self) -> Entry:
         """What is added to totals for it, as would be for its record."""
         call, ending, reading = self.call, self.ending, self.reading
-        asked = (call.operation, call.provider, call.model, call.started_at)
-        kind = (call.agent, self.sources, ending.outcome, call.attempt > 1, bool(self.doubts), ending.cached)
-        told = None if reading is None or reading.is_counts else reading.payload
-        return asked, self.usage, self.names[1], told, kind
+        likeness = (
+            call.operation,
+            call.provider,
+            call.model,
+            self.names[1],
+            call.agent,
+            self.sources,
+            ending.outcome,
+            call.attempt > 1,
+            bool(self.doubts),
+            ending.cached,
+        )
+        if reading is not None and reading.is_counts:
+            return likeness, call.started_at, self.usage, COUNTS
+        return likeness, call.started_at, self.usage, None if reading is None else reading.payload
 
     def record(self, run_id: str, step: str | None) -> CallRecord:
         """Make the record for one run."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import compress
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import astuple
 
-from token_callbacks.charges import EXACT, Asked, Charge, Charged, Key, charge_from, key_of
+from token_callbacks.charges import BAND_STARTS, EXACT, Charge, Charged, Key, charge_from, half_hour_of, key_of
 from token_callbacks.records import (
     LARGEST,
     CallRecord,
@@ -92,20 +93,32 @@ class _Kind(msgspec.Struct, frozen=True):
     """The one thing that a call's entry does not tell: each counter has steps of its own."""
 
 
-Entry = tuple[Asked, Usage, str | None, Mapping[str, Any] | None, tuple[Any, ...]]
-"""What is added for a call: what was asked, the usage, the response's model, what was told, its kind but for the step.
+Likeness = tuple[Any, ...]
+"""What calls have in common, as far as it is known without a look at their figures.
 
-What was told is the provider's usage object, ``None`` also where only counts are in it. The kind, as in ``_Kind``: the
-agent, the sources, the outcome, whether it is retried, doubted, cached.
+Whose and what it was: the operation, the provider, the model asked for and the response's; then what is in ``_Kind``,
+but for the step.
 """
+
+Entry = tuple[Likeness, datetime, Usage, Mapping[str, Any] | None]
+"""What is added for a call: its likeness, its start in UTC, the usage, and the provider's usage object."""
+
+COUNTS: Mapping[str, Any] = {}
+"""In its place, where only counts are in it, none of them doubtful, of parts that lie beside one another."""
 
 
 _POSITIONS = range(len(Usage.__struct_fields__))
 _MOST_WAITING = 32
-_OUTCOME = _Kind.__struct_fields__.index("outcome")
-_IS_CACHED = _Kind.__struct_fields__.index("is_cached")
+_ASKED = slice(0, 3)
+_RESPONSE_MODEL = 3
+_KIND = slice(4, None)
+"""Where in a likeness they are."""
+
+_OUTCOME, _IS_CACHED = (4 + _Kind.__struct_fields__.index(name) for name in ("outcome", "is_cached"))
 _AGENT, _STEP = (_CHARGE + _Kind.__struct_fields__.index(name) for name in ("agent", "step"))
 """Where in a key they are."""
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Totals:
@@ -117,21 +130,22 @@ class Totals:
     calls, Python 3.11): what the host did meanwhile has driven all of this out of the processor's cache.
     """
 
-    __slots__ = ("_folded", "_last", "_waiting")
+    __slots__ = ("_folded", "_last", "_last_plain", "_waiting")
 
     def __init__(self, records: Iterable[CallRecord] = ()) -> None:
         self._waiting: list[tuple[Entry, str | None]] = []
         self._folded: dict[Key, _Sums] = {}
         self._last: tuple[Key, _Sums] = (), _Sums()
+        self._last_plain: tuple[Likeness, str | None, datetime, datetime, _Sums] = (), None, _NEVER, _NEVER, _Sums()
         for record in records:
             self.add(record)
 
     def add(self, record: CallRecord) -> None:
         """Fold one record in."""
-        asked = (record.operation, record.provider, record.model, record.started_at)
+        whose = (record.operation, record.provider, record.model, record.response_model)
         is_retried, is_doubted = record.attempt > 1, bool(record.doubts)
         kind = (record.agent, record.provenance, record.outcome, is_retried, is_doubted, record.cached)
-        self.fold((asked, record.usage, record.response_model, record.provider_usage, kind), record.step)
+        self.fold(((*whose, *kind), record.started_at, record.usage, record.provider_usage), record.step)
 
     def fold(self, entry: Entry, step: str | None) -> None:
         """Fold one call in, for which there need be no record, as part of a step or of none."""
@@ -142,25 +156,50 @@ class Totals:
 
     def _fold_waiting(self) -> None:
         waiting = self._waiting
-        last, sums = self._last
+        like, last_step, since, until, last = self._last_plain
         while waiting:
-            (asked, usage, response_model, told, kind), step = waiting.pop(0)
-            outcome, is_cached = kind[_OUTCOME], kind[_IS_CACHED]
-            figures = astuple(usage)
-            charge, reported = key_of(
-                asked, figures, outcome=outcome, is_cached=is_cached, response_model=response_model, told=told
-            )
-            key = (*charge, *kind, step)
-            if key != last:  # mostly one call is like the one before it
-                last, sums = self._last = key, self._folded.setdefault(key, _Sums())
+            (likeness, started_at, usage, told), step = waiting.pop(0)
+            figures, reported = astuple(usage), None
+            is_plain = told is COUNTS and (figures[1] or 0) < BAND_STARTS[0]
+            if is_plain and likeness == like and step == last_step and since <= started_at < until:
+                sums = last  # mostly one call is like the one before it
+            else:
+                sums, reported = self._look_up(likeness, started_at, figures, told, step)
+                if is_plain:
+                    since, until = half_hour_of(started_at)
+                    like, last_step, last = likeness, step, sums
+                    self._last_plain = like, last_step, since, until, last
             sums.calls += 1
-            if is_cached:
+            if likeness[_IS_CACHED]:
                 continue
             added = sums.figures
             for position in compress(_POSITIONS, figures):  # nothing to add: not told, or none
                 added[position] += figures[position]
             if reported is not None:
                 sums.report(reported)
+
+    def _look_up(
+        self,
+        likeness: Likeness,
+        started_at: datetime,
+        figures: Sequence[Any],
+        told: Mapping[str, Any] | None,
+        step: str | None,
+    ) -> tuple[_Sums, Decimal | None]:
+        """Find the sum that a call is added to, and the cost that it reports."""
+        charge, reported = key_of(
+            (*likeness[_ASKED], started_at),
+            figures,
+            outcome=likeness[_OUTCOME],
+            is_cached=likeness[_IS_CACHED],
+            response_model=likeness[_RESPONSE_MODEL],
+            told=told,
+        )
+        key = (*charge, *likeness[_KIND], step)
+        last, sums = self._last
+        if key != last:
+            last, sums = self._last = key, self._folded.setdefault(key, _Sums())
+        return sums, reported
 
     @property
     def _sums(self) -> dict[Key, _Sums]:

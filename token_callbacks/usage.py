@@ -42,7 +42,10 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     copy: Copy | None = None
     """Makes plain JSON values of the parts."""
     is_counts: bool = False
-    """It is certain that there is nothing but counts in the payload, and that nothing speaks against them."""
+    """It is certain that there is nothing but counts in the payload, and that nothing speaks against them.
+
+    Nor against a price of each part: they lie beside one another.
+    """
     names: tuple[str, str] | None = None
     """The id and the model of the answer that was read, where they were seen on the way to its usage."""
 
