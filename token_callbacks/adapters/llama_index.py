@@ -491,12 +491,8 @@ class Tracker:
 
     # --- what encloses what
 
-    def call_of(self, span_id: str | None) -> OpenCall | None:
-        """Find the call that opened last in this very span."""
-        if span_id is None:
-            return None
-        if span_id in self.calls:
-            return self.calls[span_id].call
+    def embedding_of(self, span_id: str) -> OpenCall | None:
+        """Find the embedding request that opened last in this very span."""
         span = self.embeddings.get(span_id)
         return span.requests[-1] if span is not None and span.requests else None
 
@@ -801,12 +797,15 @@ class TokenCountingHandler(BaseCallbackHandler):
         """Do nothing."""
 
     def _listen(self) -> None:
-        installed = _once.current
+        installed, span_id = _once.current, active_span_id.get()
         if installed is None:  # uninstalled since
             self._attach()
             installed = _once.current
+        if installed is None or span_id is None:
+            return
         # LlamaIndex's instrumentation event of the same start comes first, in the same span (0.14.25).
-        call = None if installed is None else installed.tracker.call_of(active_span_id.get())
+        evidence = installed.tracker.calls.get(span_id)
+        call = installed.tracker.embedding_of(span_id) if evidence is None else evidence.call
         if call is not None and self not in call.listeners:
             call.listeners.append(self)
 
