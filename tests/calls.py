@@ -7,7 +7,7 @@ from typing import Any
 from token_callbacks.evidence import Completion, Prompt
 from token_callbacks.ledger import OpenCall, process_ledger
 from token_callbacks.records import Operation, Outcome
-from token_callbacks.usage import Reading, read_usage
+from token_callbacks.usage import Misfits, Reading, misfits_in_first, read_usage
 
 
 class Told:
@@ -20,6 +20,9 @@ class Told:
 
     def reading(self, operation: Operation) -> Reading | None:
         return read_usage(self._payload, operation)
+
+    def misfits(self, operation: Operation) -> Misfits:
+        return misfits_in_first((self._payload,), operation)
 
     def rules_out_usage(self) -> bool:
         return False

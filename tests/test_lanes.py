@@ -60,7 +60,7 @@ def _constructed(payload: dict[str, Any]) -> CompletionUsage:
 
 
 def _generally(payload: object, operation: Operation) -> tuple[Usage, dict[str, Any]] | None:
-    figures = room._figures(payload, operation)
+    figures = room._figures(payload, operation, {})
     return None if figures is None else (figures[0], as_plain(payload))
 
 

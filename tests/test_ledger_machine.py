@@ -100,7 +100,7 @@ class _Participant:
     def seat_in(self, run_id: str) -> Seat | None:
         return _Seat(self) if run_id == "mine" else None
 
-    def note_internal_error(self) -> None:
+    def note_internal_error(self, seat: Seat | None = None) -> None:
         self.internal_errors += 1
 
 

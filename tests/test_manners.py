@@ -44,7 +44,7 @@ Provider = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def odd_provider() -> Iterator[Provider]:
-    """Give a provider that answers every chat with the usage it is told to send, and the address of it."""
+    """Give a provider that answers everything with the usage it is told to send, and the address of it."""
     told: list[Any] = [None, "plain"]
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
@@ -52,7 +52,10 @@ def odd_provider() -> Iterator[Provider]:
         usage, place = told
         is_stream = bool(body.get("stream"))
         start_response("200 OK", [("Content-Type", "text/event-stream" if is_stream else "application/json")])
-        return _streamed(body, usage, place) if is_stream else [json.dumps(_plain(usage)).encode()]
+        if is_stream:
+            return _streamed(body, usage, place)
+        plain = _embedded(usage) if environ["PATH_INFO"].endswith("/embeddings") else _plain(usage)
+        return [json.dumps(plain).encode()]
 
     with make_server("127.0.0.1", 0, answer, handler_class=_Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -67,12 +70,18 @@ def odd_provider() -> Iterator[Provider]:
         thread.join()
 
 
+_TOLD = {"prompt_tokens": 3, "completion_tokens": 4}
 _HEAD = {"id": "c-3", "created": 3, "model": "gpt-4o"}
 
 
 def _plain(usage: object) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": "fine"}, "finish_reason": "stop"}
     return {**_HEAD, "object": "chat.completion", "choices": [choice], **_key(usage)}
+
+
+def _embedded(usage: object) -> dict[str, Any]:
+    row = {"object": "embedding", "index": 0, "embedding": [0.25, 0.5]}
+    return {"object": "list", "model": "text-embedding-3-small", "data": [row], **_key(usage)}
 
 
 def _streamed(body: dict[str, Any], usage: object, place: str) -> list[bytes]:
@@ -97,27 +106,82 @@ def _key(usage: object) -> dict[str, object]:
 
 
 MISSING: Any = ...
-ODD_USAGE: list[Any] = [
-    None,
-    "none",
-    [3, 4],
-    {},
-    {"prompt_tokens": -3, "completion_tokens": 4, "total_tokens": 1},
-    {"prompt_tokens": 10**30, "completion_tokens": 4, "total_tokens": 4},
-    {"prompt_tokens": 3.5, "completion_tokens": 4, "total_tokens": 7},
-    {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None},
-    {"prompt_tokens": {"deep": [[[[[[[[3]]]]]]]]}},
-    {"prompt_tokens": 3, "completion_tokens": 4, "note": CANARY * 100},
-    MISSING,
+BROKEN_USAGE: list[tuple[Any, str]] = [
+    (f"{CANARY} tokens", "usage (str)"),
+    ([3, 4], "usage (list)"),
+    ([], "usage (list)"),
+    (True, "usage (bool)"),
+    ({"prompt_tokens": -3, "completion_tokens": 4, "total_tokens": 1}, "prompt_tokens (negative)"),
+    ({"prompt_tokens": 10**30, "completion_tokens": 4, "total_tokens": 4}, "prompt_tokens (too large)"),
+    ({"prompt_tokens": 3.5, "completion_tokens": 4, "total_tokens": 7}, "prompt_tokens (a fraction)"),
+    ({"prompt_tokens": f"{CANARY} tokens", "completion_tokens": 4, "total_tokens": 7}, "prompt_tokens (str)"),
+    (
+        {"prompt_tokens": [f"{CANARY} tokens"], "completion_tokens": True},
+        "prompt_tokens (list), completion_tokens (bool)",
+    ),
+    ({"prompt_tokens": {"deep": [[[[[[[[3]]]]]]]]}}, "prompt_tokens (dict)"),
+    ({**_TOLD, "prompt_tokens_details": f"{CANARY} tokens"}, "prompt_tokens_details (str)"),
+    ({**_TOLD, "prompt_tokens_details": {"cached_tokens": "2"}}, "cached_tokens (str)"),
+]
+"""What is there and is broken, and how it is told."""
+
+UNKNOWN_USAGE: Any = {f"{CANARY}_in": 3, f"{CANARY}_out": 4}
+ODD_USAGE: list[tuple[Any, str | None]] = [
+    *BROKEN_USAGE,
+    (None, None),
+    ({}, None),
+    ({"prompt_tokens": None, "completion_tokens": None, "total_tokens": None}, None),
+    ({**_TOLD, "note": CANARY * 100}, None),
+    ({"prompt_tokens": 3.0, "completion_tokens": 4.0, "total_tokens": 7.0}, None),
+    (UNKNOWN_USAGE, None),
+    (MISSING, None),
 ]
 
 
-@pytest.mark.parametrize("usage", ODD_USAGE, ids=lambda usage: repr(usage)[:40])
+def _id(value: object) -> str:
+    return repr(value)[:60]
+
+
+class Log:
+    """What we tell through ``logging``, as if nothing had been told before."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+
+    def lines(self, level: int) -> list[str]:
+        return [line.getMessage() for line in self._caplog.records if line.levelno == level]
+
+    @property
+    def text(self) -> str:
+        return self._caplog.text
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Log:
+    """Give what is logged, down to the debug lines, where every kind of fault is the first one of its kind."""
+    monkeypatch.setattr(process_ledger(), "_warned", set())
+    caplog.set_level(logging.CRITICAL)
+    caplog.set_level(logging.DEBUG, logger="token_callbacks")
+    return Log(caplog)
+
+
+def _warnings(*broken: str | None) -> list[str]:
+    return [
+        f"a provider's usage is broken: {told}; the host goes on, see internal_errors in the summary"
+        for told in broken
+        if told is not None
+    ]
+
+
+@pytest.mark.parametrize(("usage", "broken"), ODD_USAGE, ids=_id)
 @pytest.mark.parametrize("framework", ["litellm", "llama_index"])
 def test_an_odd_payload_changes_nothing_for_the_caller(
-    odd_provider: Provider, memory: MemorySink, usage: object, framework: str
+    odd_provider: Provider, memory: MemorySink, log: Log, *, usage: object, broken: str | None, framework: str
 ) -> None:
-    """With us attached, the caller gets exactly the answer, or the framework's own error, that it gets without."""
+    """With us attached, the caller gets exactly the answer, or the framework's own error, that it gets without.
+
+    What is broken is one warning and one fault of the run, though the wire and the framework both show it.
+    """
     base_url = odd_provider(usage)
     uninstall()
     without = _asked(framework, base_url)
@@ -127,17 +191,25 @@ def test_an_odd_payload_changes_nothing_for_the_caller(
     counter.close()
 
     assert without == attached
-    assert 0 == run.summary.internal_errors
+    assert _warnings(broken) == log.lines(logging.WARNING)
+    assert (broken is not None) == run.summary.internal_errors
     assert 1 == len(memory.records)
-    assert CANARY not in repr(memory.records)
+    assert CANARY not in repr(memory.records) + log.text
 
 
-@pytest.mark.parametrize("usage", ODD_USAGE, ids=lambda usage: repr(usage)[:40])
+@pytest.mark.parametrize(("usage", "broken"), ODD_USAGE, ids=_id)
 @pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning")  # litellm 1.106.2, of its own chunks
 @pytest.mark.parametrize("place", ["last chunk", "where we ask", "where the caller asks"])
 @pytest.mark.parametrize("framework", ["litellm", "llama_index"])
 def test_an_odd_payload_of_a_stream_changes_nothing_for_the_caller(
-    odd_provider: Provider, memory: MemorySink, usage: object, place: str, framework: str
+    odd_provider: Provider,
+    memory: MemorySink,
+    log: Log,
+    *,
+    usage: object,
+    broken: str | None,
+    place: str,
+    framework: str,
 ) -> None:
     """With us attached, the caller gets exactly the chunks, and the framework's own error, that it gets without."""
     base_url = odd_provider(usage, place)
@@ -151,9 +223,114 @@ def test_an_odd_payload_of_a_stream_changes_nothing_for_the_caller(
 
     assert without == attached
     assert 2 < len(without)
-    assert 0 == run.summary.internal_errors
+    assert _warnings(broken) == log.lines(logging.WARNING)
+    assert (broken is not None) == run.summary.internal_errors
     assert [True] == [record.streamed for record in memory.records]
-    assert CANARY not in repr(memory.records)
+    assert CANARY not in repr(memory.records) + log.text
+
+
+@pytest.mark.parametrize(
+    ("usage", "broken"),
+    [
+        (f"{CANARY} tokens", "usage (str)"),
+        ({"prompt_tokens": -3, "total_tokens": f"{CANARY} tokens"}, "prompt_tokens (negative), total_tokens (str)"),
+        ({"prompt_tokens": 3, "total_tokens": 3}, None),
+    ],
+    ids=_id,
+)
+@pytest.mark.parametrize("framework", ["litellm", "litellm, async", "llama_index", "llama_index, async"])
+def test_an_odd_payload_of_an_embedding_changes_nothing_for_the_caller(
+    odd_provider: Provider, memory: MemorySink, log: Log, *, usage: object, broken: str | None, framework: str
+) -> None:
+    """Embeddings are treated like chats, over httpx and over aiohttp."""
+    base_url = odd_provider(usage)
+    uninstall()
+    without = asyncio.run(_embedding(framework, base_url))
+    counter = TokenCounter(log_dir=None, sinks=[memory])
+    with counter.run("odd") as run:
+        attached = asyncio.run(_embedding(framework, base_url))
+    counter.close()
+
+    assert without == attached
+    assert _warnings(broken) == log.lines(logging.WARNING)
+    assert (broken is not None) == run.summary.internal_errors
+    assert 1 == len(memory.records)
+    assert CANARY not in repr(memory.records) + log.text
+
+
+async def _embedding(framework: str, base_url: str) -> Any:
+    here: dict[str, Any] = {"api_base": base_url, "api_key": "sk-x", "max_retries": 0}
+    model = "text-embedding-3-small"
+    try:
+        if framework == "litellm":
+            return litellm.embedding(f"openai/{model}", input=["hi"], **here).data[0]["embedding"]
+        if framework == "litellm, async":
+            return (await litellm.aembedding(f"openai/{model}", input=["hi"], **here)).data[0]["embedding"]
+        embedder = OpenAIEmbedding(model_name=model, **here)
+        if framework == "llama_index":
+            return embedder.get_text_embedding("hi")
+        return await embedder.aget_text_embedding("hi")
+    except Exception as error:  # noqa: BLE001 - whatever the framework itself makes of such a payload
+        return type(error)
+
+
+_BROKEN = {"prompt_tokens": f"{CANARY} tokens", "completion_tokens": 4}
+_AS_TOLD = "prompt_tokens (str)"
+
+
+def test_a_broken_payload_is_a_fault_of_the_run_that_the_call_was_made_in(log: Log) -> None:
+    """Not of the one that is current where the call ends, nor of one that only another counter has."""
+    first, second = TokenCounter(log_dir=None), TokenCounter(log_dir=None)
+    with second.run("around") as around, first.run("outer") as outer:
+        with first.run("inner") as inner:
+            call = open_call()
+        process_ledger().close_call(call, outcome=Outcome.COMPLETED, evidence=[Told(_BROKEN)])
+    first.close()
+    second.close()
+
+    assert [1, 0, 1] == [run.summary.internal_errors for run in (inner, outer, around)]
+    assert _warnings(_AS_TOLD) == log.lines(logging.WARNING)
+
+
+def test_the_summary_that_is_written_again_for_a_late_call_has_its_fault(memory: MemorySink) -> None:
+    """A call that ends after its run has it in the summary that is written again, with its figures."""
+    counter = TokenCounter(log_dir=None, sinks=[memory])
+    with counter.run("late") as run:
+        call = open_call()
+    process_ledger().close_call(call, outcome=Outcome.COMPLETED, evidence=[Told(_BROKEN)])
+    counter.close()
+
+    assert (1, 4) == (run.summary.internal_errors, run.summary.llm_completion_tokens)
+    assert 1 == memory.summaries[run.run_id].internal_errors
+
+
+def test_the_first_broken_payload_of_a_kind_is_a_warning_and_the_others_are_debug_lines(log: Log) -> None:
+    """A provider that is always wrong does not fill the host's log, and each of its calls is counted."""
+    counter = TokenCounter(log_dir=None)
+    with counter.run("odd") as run:
+        for _ in range(3):
+            process_ledger().close_call(open_call(), outcome=Outcome.COMPLETED, evidence=[Told(_BROKEN)])
+    counter.close()
+
+    assert 3 == run.summary.internal_errors
+    assert (_warnings(_AS_TOLD), 2) == (
+        log.lines(logging.WARNING),
+        log.lines(logging.DEBUG).count(*_warnings(_AS_TOLD)),
+    )
+
+
+@pytest.mark.parametrize("framework", ["litellm", "llama_index"])
+def test_a_usage_of_an_unknown_shape_is_a_debug_line(odd_provider: Provider, log: Log, framework: str) -> None:
+    """Nothing in it is broken, so it is no fault; and the names in it are the provider's, which are not told."""
+    base_url = odd_provider(UNKNOWN_USAGE)
+    counter = TokenCounter(log_dir=None)
+    with counter.run("unknown") as run:
+        _asked(framework, base_url)
+    counter.close()
+
+    assert 0 == run.summary.internal_errors
+    assert ["no known name in what a provider told as its usage"] == log.lines(logging.DEBUG)
+    assert CANARY not in log.text
 
 
 def _streamed_to_the_end(framework: str, base_url: str, **options: Any) -> list[Any]:

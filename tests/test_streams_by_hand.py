@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from loopback_server import CountedTokens, Reply, ToolCall
 from token_callbacks import CallRecord, TokenCounter
 from token_callbacks.errors import CounterClosed, InvalidArgument
+from token_callbacks.ledger import Seat
 from token_callbacks.records import Outcome, Provenance
 from token_callbacks.sinks.memory import MemorySink
 from token_callbacks.streams import AsyncCountedStream, CountedStream
@@ -339,6 +340,14 @@ def test_not_a_number_and_half_a_character() -> None:
     assert (3, 4) == _told(_read([line + usage]))[:2]
 
 
+def test_a_broken_usage_is_a_fault_of_its_run(counter: TokenCounter, memory: MemorySink) -> None:
+    """What a stream tells and is no count is noted, and the rest of it is read."""
+    line = 'data: {"choices": [{"delta": {"content": "Hi"}}], "usage": {"prompt_tokens": 3, "completion_tokens": "4"}}'
+
+    assert [line] == list(counter.stream([line]))
+    assert (1, 3) == (counter.default_run.summary.internal_errors, memory.records[0].usage.prompt_tokens)
+
+
 def test_a_line_without_end_is_given_up(counter: TokenCounter, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that never breaks its lines is not kept in memory, and passes unharmed."""
     monkeypatch.setattr("token_callbacks.framing._LONGEST_LINE", 10)
@@ -405,7 +414,7 @@ def test_anything_passes_unchanged(items: list[Any]) -> None:
 
         assert all(mine is theirs for mine, theirs in zip(items, handed_on, strict=True))
         assert 1 == len(memory.records)
-        assert 0 == counter.default_run.summary.internal_errors
+        assert 0 == counter.faults_of_ours
 
 
 @given(st.lists(_JSON))
@@ -864,9 +873,19 @@ def _asked(client: Any, path: str) -> Any:
     return client.chat.completions.create(model="gpt-4o", messages=MESSAGES, **options)
 
 
-def _fresh() -> tuple[TokenCounter, MemorySink]:
+class _Counter(TokenCounter):
+    """Tells faults of ours from usage that a stream brought broken, which is one of its call."""
+
+    faults_of_ours = 0
+
+    def note_internal_error(self, seat: Seat | None = None) -> None:
+        self.faults_of_ours += seat is None
+        super().note_internal_error(seat)
+
+
+def _fresh() -> tuple[_Counter, MemorySink]:
     memory = MemorySink()
-    return TokenCounter(log_dir=None, sinks=[memory]), memory
+    return _Counter(log_dir=None, sinks=[memory]), memory
 
 
 @contextmanager
@@ -874,7 +893,7 @@ def _counting() -> Iterator[tuple[TokenCounter, MemorySink]]:
     counter, memory = _fresh()
     with closing(counter):
         yield counter, memory
-        assert 0 == counter.default_run.summary.internal_errors
+        assert 0 == counter.faults_of_ours
 
 
 def _read(items: Iterable[Any]) -> CallRecord:

@@ -16,9 +16,14 @@ from hypothesis import strategies as st
 from token_callbacks.dialects import DIALECTS, PLACES
 from token_callbacks.records import LARGEST_CONTEXT, Doubt, Operation, Usage
 from token_callbacks.usage import (
+    UNKNOWN_SHAPE,
+    Misfits,
     Reading,
     UsageReader,
     as_plain,
+    is_broken,
+    misfits_in_first,
+    misfits_in_stream,
     part,
     read_answer,
     read_first,
@@ -1272,6 +1277,74 @@ def test_an_odd_figure_is_kept_out_of_the_file(odd: object) -> None:
     kept = as_plain(IN_PLACE | {"odd": odd, "nested": {"odd": odd}, "listed": [odd]})
 
     assert kept == json.loads(msgspec.json.encode(kept))
+
+
+_GEMINI: Json = {"promptTokenCount": 3, "candidatesTokenCount": 4}
+_VERTEX = [{"embeddings": {"statistics": {"token_count": told}}} for told in (3, "4", None)]
+MISFITS: list[tuple[Any, Misfits]] = [
+    ({"usage": {"prompt_tokens": math.nan, "completion_tokens": 3.5}}, {"prompt_tokens": "not finite"}),
+    ({"usage": {"prompt_tokens": -(2**60), "completion_tokens": 1e300}}, {"prompt_tokens": "negative"}),
+    ({"usage": IN_PLACE | {"prompt_tokens_details": "3"}}, {"prompt_tokens_details": "str"}),
+    ({"usage": IN_PLACE | {"prompt_tokens_details": {}}}, {}),
+    ({"usage": IN_PLACE | {"prompt_tokens_details": {"cached_tokens": None}}}, {}),
+    ({"usage": IN_PLACE | {"own_tokens": "3"}}, {}),
+    ({"usage": {"prompt_tokens": None, "own_tokens": "3"}}, {}),
+    ({"usage": {"own_tokens": 3}}, {"usage": UNKNOWN_SHAPE}),
+    ({"usage": {"own_tokens": None}}, {}),
+    ({"usage": {}}, {}),
+    ({"usage": None}, {}),
+    ({"usage": "3 tokens"}, {"usage": "str"}),
+    ({"usage": [3, 4]}, {"usage": "list"}),
+    ({"usage": [IN_PLACE]}, {}),
+    (
+        {"usageMetadata": _GEMINI | {"promptTokensDetails": [{"modality": "AUDIO", "tokenCount": "3"}]}},
+        {"tokenCount": "str"},
+    ),
+    ({"usageMetadata": _GEMINI | {"thoughtsTokenCount": True}}, {"thoughtsTokenCount": "bool"}),
+    ({"prompt_eval_count": "3", "eval_count": 4}, {"prompt_eval_count": "str"}),
+    ({"meta": "of the answer", "details": "none", "timings": 3}, {}),
+    ({"meta": {"api_version": {"version": "1"}}, "details": {"reason": "none"}}, {}),
+]
+
+
+@pytest.mark.parametrize(("answer", "named"), MISFITS, ids=repr)
+def test_what_is_no_count_is_named_without_its_value(answer: Json, named: Misfits) -> None:
+    """The field is one that we know; names and values of the provider's own are not told."""
+    misfits = misfits_in_first(({}, answer), Operation.CHAT)
+    reading = read_answer(answer, Operation.CHAT)
+
+    assert named.items() <= misfits.items()
+    assert (named == {}) == (misfits == {})
+    assert reading is None or reading.unreadable == is_broken(misfits)
+
+
+def test_what_is_no_count_among_several_is_named() -> None:
+    """A sum that leaves one of them out is not the whole truth."""
+    reading = read_answer({"predictions": _VERTEX}, Operation.EMBEDDING)
+
+    assert reading is not None
+    assert (3, True) == (reading.usage.embedding_tokens, reading.unreadable)
+    assert {"token_count": "str"} == misfits_in_first(({"predictions": _VERTEX},), Operation.EMBEDDING)
+
+
+@pytest.mark.parametrize(
+    ("events", "named"),
+    [
+        ([{"usage": {"prompt_tokens": 3, "completion_tokens": -1}}, {"usage": IN_PLACE}], {}),
+        ([{"usage": "later"}, {"usage": IN_PLACE}], {}),
+        ([{"usage": IN_PLACE}, {"usage": "gone"}], {}),
+        ([{"usage": {"prompt_tokens": 3}}, {"usage": "gone"}], {"usage": "str"}),
+        ([{"usage": {"prompt_tokens": 3, "completion_tokens": -1}}] * 2, {"completion_tokens": "negative"}),
+    ],
+    ids=repr,
+)
+def test_what_a_later_word_of_a_stream_made_up_for_is_no_misfit(events: list[Json], named: Misfits) -> None:
+    """Some servers tell -1 until they know, and all of it at the end."""
+    reading = read_stream(events, Operation.CHAT)
+
+    assert named == misfits_in_stream(events, Operation.CHAT)
+    assert reading is not None
+    assert (named != {}) == reading.unreadable
 
 
 @pytest.mark.parametrize("told", [3, 3.0, 0, 2**53])

@@ -562,6 +562,7 @@ def test_a_header_that_is_no_count(value: str) -> None:
     evidence.take_whole(b"{}")
 
     assert _usage(evidence) is None
+    assert ["x-amzn-bedrock-input-token-count"] == list(evidence.misfits(Operation.CHAT))
 
 
 def test_no_other_header_is_kept() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 from token_callbacks import hooks
 from token_callbacks.errors import CounterClosed, InvalidArgument, InvalidPrices, UnknownOption
-from token_callbacks.ledger import Draft, Ledger, OpenCall, name_of, process_ledger
+from token_callbacks.ledger import Draft, Ledger, OpenCall, Seat, name_of, process_ledger
 from token_callbacks.records import CallRecord, Cost, OpenRun, RunOutcome, RunSummary
 from token_callbacks.runs import JoinScope, Run, RunScope, Scope, chain_from, checked_name, checked_tags, current_scope
 from token_callbacks.sinks import Sink
@@ -326,10 +326,11 @@ class TokenCounter:
         run = self._parts.get(run_id) or next((run for run in list(self._open_runs) if run.run_id == run_id), None)
         return None if run is None else Scope(run, None, None)
 
-    def note_internal_error(self) -> None:
-        """Count a fault of ours in the run that is being written, else in the current one."""
+    def note_internal_error(self, seat: Seat | None = None) -> None:
+        """Count a fault in the run of a seat, else in the one that is being written, else in the current one."""
         with self._ledger.lock:
-            (self._writing_for or self._current_scope().run).internal_errors += 1
+            run = seat.run if isinstance(seat, Scope) else self._writing_for or self._current_scope().run
+            run.internal_errors += 1
 
     def take(self, draft: Draft, scope: Scope) -> None:
         """Fold a call into the run it was made in and write its record, if anybody takes one; under the lock."""

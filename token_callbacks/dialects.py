@@ -312,6 +312,9 @@ PLACES: tuple[str, ...] = (
 )
 """Where an answer, or one event of a streamed answer, has its usage object, best first. Paths as in a dialect."""
 
+USAGE_NAMES = frozenset({"usage", "usageMetadata", "usage_metadata"})
+"""The ends of places where nothing else can be meant; under the other names other things may stand."""
+
 REQUESTS = re.compile(
     r"/(?:chat/completions|completions|responses|embeddings|messages|converse|converse-stream|invoke"
     r"|invoke-with-response-stream|chat|generate|generate_stream|embed|embeddings|completion|infill|interactions"

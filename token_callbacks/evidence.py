@@ -16,7 +16,7 @@ import msgspec
 
 from token_callbacks.records import Operation, Outcome, Provenance, Sources, Usage
 from token_callbacks.servers import server_for
-from token_callbacks.usage import Reading, part, view_of
+from token_callbacks.usage import Misfits, Reading, part, view_of
 
 if TYPE_CHECKING:
     from token_callbacks.counting import Count
@@ -93,6 +93,9 @@ class Evidence(Protocol):
     def reading(self, operation: Operation) -> Reading | None:
         """Read the provider's usage; ``None`` where it told none."""
 
+    def misfits(self, operation: Operation) -> Misfits:
+        """Name what stands in the provider's usage and is no count; asked only where the reading is not a good one."""
+
     def rules_out_usage(self) -> bool:
         """Whether it is certain that the provider told no usage, whatever other evidence shows."""
 
@@ -151,7 +154,7 @@ def settle(  # noqa: PLR0917 - the last two are for the ledger
     have to be counted, what does so is returned, to be called elsewhere. ``told``: what the evidence tells of usage, if
     it was asked already.
     """
-    reading, teller = told or _told_by(evidence, operation)
+    reading, teller = told or told_by(evidence, operation)
     if operation is _EMBEDDING:
         return _settle_embedding(model, outcome, evidence, reading, at_most)
     is_cut = outcome is not _COMPLETED and not (teller is not None and teller.has_last_word())
@@ -163,7 +166,8 @@ def settle(  # noqa: PLR0917 - the last two are for the ledger
     return _settle_llm(operation, model, outcome, evidence, reading, teller, is_cut, at_most)
 
 
-def _told_by(evidence: Sequence[Evidence], operation: Operation) -> Told:
+def told_by(evidence: Sequence[Evidence], operation: Operation) -> Told:
+    """Find who tells the provider's usage; where one is sure that there is none, those after it are not asked."""
     for witness in evidence:
         reading = witness.reading(operation)
         if reading is not None:
@@ -171,6 +175,16 @@ def _told_by(evidence: Sequence[Evidence], operation: Operation) -> Told:
         if witness.rules_out_usage():
             break
     return None, None
+
+
+def misfits_in(evidence: Sequence[Evidence], operation: Operation, teller: Evidence | None) -> Misfits:
+    """Name what stands in the provider's usage and is no count, asking no further than ``told_by`` did."""
+    for witness in evidence:
+        if misfits := witness.misfits(operation):
+            return misfits
+        if witness is teller or witness.rules_out_usage():
+            break
+    return {}
 
 
 def _length(value: object) -> int:

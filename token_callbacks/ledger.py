@@ -27,11 +27,22 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
-from token_callbacks.evidence import BOTH_REPORTED, NO_NAMES, Evidence, Figures, Names, Told, settle, unsettled
+from token_callbacks.evidence import (
+    BOTH_REPORTED,
+    NO_NAMES,
+    Evidence,
+    Figures,
+    Names,
+    Told,
+    misfits_in,
+    settle,
+    told_by,
+    unsettled,
+)
 from token_callbacks.records import CallRecord, Doubt, Operation, Outcome, Sources, Usage
 from token_callbacks.runs import current_agent
 from token_callbacks.totals import COUNTS, Entry
-from token_callbacks.usage import Reading
+from token_callbacks.usage import Reading, is_broken
 from token_callbacks.worker import Worker
 
 _log = logging.getLogger("token_callbacks")
@@ -78,8 +89,8 @@ class Participant(Protocol):
     def seat_in(self, run_id: str) -> Seat | None:
         """Find the seat of an open run, for a caller who names it; ``None`` where it is not this counter's."""
 
-    def note_internal_error(self) -> None:
-        """Count a fault of ours in the current run."""
+    def note_internal_error(self, seat: Seat | None = None) -> None:
+        """Count a fault in the run of a seat in the call that it belongs to; without one, in the current run."""
 
 
 Receivers = tuple[Sequence[Seat], Sequence[Listener]]
@@ -244,11 +255,12 @@ class Ledger:
         may run the garbage collector, and so finalizers and other threads, between its first look and its walk.
         """
         self._gone: deque[tuple[OpenCall, Outcome]]
-        self._warned: set[tuple[str, str]] = set()
+        self._warned: set[tuple[str, ...]] = set()
         self._start_afresh()
         self._is_told = self.shielded(_is_told)
         self._is_answered_alone = self.shielded(_is_answered_alone)
         self._has_answer = self.shielded(_has_answer)
+        self._note_misfits = self.shielded(self._log_misfits)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start_afresh)
 
@@ -516,6 +528,10 @@ class Ledger:
         if not any(receivers):
             return True
         try:  # what shielded() does, without the call of one more function
+            told = told or told_by(evidence, call.operation)
+            reading, teller = told
+            if reading is None or reading.unreadable:
+                self._note_misfits(evidence, call.operation, teller, receivers[0])
             figures = settle(call.operation, call.model, ending.outcome, evidence, _most_counted_here, told)
             names = (isinstance(figures, Figures) and figures.names) or _names(evidence)
         except Exception as error:  # noqa: BLE001
@@ -707,13 +723,32 @@ class Ledger:
     def note_internal_error(self, error: BaseException, where: str) -> None:
         """Count a fault of ours in the current runs and log it."""
         kind = (type(error).__name__, where)
-        level = logging.DEBUG if kind in self._warned else logging.WARNING
-        self._warned.add(kind)
         # A foreign exception's message may quote the user's text; that of an OSError names a file and a reason.
         reason = f": {error}" if isinstance(error, OSError) else ""
-        _log.log(level, "%s in %s%s; the host goes on, see internal_errors in the summary", *kind, reason)
+        self._warn_once(kind, f"{' in '.join(kind)}{reason}")
         for participant in self._participants:
             participant.note_internal_error()
+
+    def _log_misfits(
+        self, evidence: Sequence[Evidence], operation: Operation, teller: Evidence | None, seats: Sequence[Seat]
+    ) -> None:
+        """Log what a provider's usage has that is no count; where it is broken, count it in the runs of the call."""
+        misfits = misfits_in(evidence, operation, teller)
+        if not misfits:
+            return
+        if not is_broken(misfits):
+            _log.debug("no known name in what a provider told as its %s", ", ".join(misfits))
+            return
+        kind = tuple(f"{name} ({found})" for name, found in misfits.items())
+        self._warn_once(kind, f"a provider's usage is broken: {', '.join(kind)}")
+        for seat in seats:
+            seat.participant.note_internal_error(seat)
+
+    def _warn_once(self, kind: tuple[str, ...], what: str) -> None:
+        """Log the first fault of a kind as a warning, the others as debug lines."""
+        level = logging.DEBUG if kind in self._warned else logging.WARNING
+        self._warned.add(kind)
+        _log.log(level, "%s; the host goes on, see internal_errors in the summary", what)
 
 
 def name_of(function: Callable[..., object]) -> str:

@@ -112,7 +112,7 @@ class Doubt(_Word):
     PART_EXCEEDS_WHOLE = "part_exceeds_whole"
     """More cached than prompt tokens, or more reasoning than completion tokens."""
     UNREADABLE_PART = "unreadable_part"
-    """Some of the answer could not be read as what it said it was; the usage may be older than the last word."""
+    """Some of the answer, or a count in its usage, could not be read; the usage may be older than the last word."""
 
 
 _WEAKNESS = {provenance: rank for rank, provenance in enumerate(Provenance)}
@@ -398,7 +398,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """``None``: none was set."""
     including_nested: FourTotals
     internal_errors: Tokens
-    """Faults inside token_callbacks, or of its log folder, while the run was on; each one is also logged."""
+    """Faults inside token_callbacks or of its log folder, and usage of a provider's that is broken; each is logged."""
     lost_records: Tokens = 0
     """Calls that are in the figures above while the log folder, or another sink, did not take their record."""
     producer: Producer

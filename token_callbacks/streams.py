@@ -27,7 +27,7 @@ from token_callbacks.framing import DONE, TextReader, events_in
 from token_callbacks.ledger import Ledger, OpenCall
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import Scope, is_cancellation
-from token_callbacks.usage import Reading, UsageReader, part
+from token_callbacks.usage import Misfits, Reading, UsageReader, part
 
 FRAMEWORK = "stream"
 
@@ -389,6 +389,10 @@ class StreamEvidence:
     def reading(self, operation: Operation) -> Reading | None:  # noqa: ARG002 - told at the start
         """Read what the stream told of its usage."""
         return self._usage.reading()
+
+    def misfits(self, operation: Operation) -> Misfits:  # noqa: ARG002 - told at the start
+        """Name what is no count in the usage that the stream told."""
+        return self._usage.misfits()
 
     def rules_out_usage(self) -> bool:
         """Say no: what the stream did not tell, nobody else denies."""

@@ -1,7 +1,8 @@
 """A provider's usage, of whatever dialect and wherever in the answer it stands, read into ``Usage``.
 
 The dialects and the places are data (``dialects.py``). Reading is pure and never raises: what is not a sensible token
-count (a negative, a fraction, a string, a boolean, more than 2**53) is as good as not told.
+count (a negative, a fraction, a string, a boolean, more than 2**53) is as good as not told. Where it stood, and what it
+is, can be asked for afterwards: a reading of it is ``unreadable``, and ``misfits_in_first`` and its like name it.
 
 In a stream the usage may be told again and again. It is then cumulative, so the last word counts; but where each choice
 of ``n`` tells its own, the choices are added up; and what fills in for a usage object counts only where there is none.
@@ -18,12 +19,19 @@ from typing import Annotated, Any, cast
 import msgspec
 
 from token_callbacks.charges import MONEY_NAMES
-from token_callbacks.dialects import DIALECTS, PLACES, Dialect
+from token_callbacks.dialects import DIALECTS, PLACES, USAGE_NAMES, Dialect
 from token_callbacks.lanes import Copy, Lane, Parts, Places, fields_of, lane_for, names_of
 from token_callbacks.records import LARGEST, LARGEST_CONTEXT, Doubt, Operation, Usage
 
 View = Mapping[Any, Any]
 """A payload as keys and values."""
+
+Misfits = dict[str, str]
+"""What stands in a provider's usage and is no count: by the name of the field, which is one that we know, its type or
+what is wrong with the number. Never the value: it may be text of the host's."""
+
+UNKNOWN_SHAPE = "unknown shape"
+"""Stands for a usage object in which no name is known: nothing in it is broken."""
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +95,8 @@ class Found(msgspec.Struct, frozen=True):
     value: Any
     is_usage: bool
     """It is a usage object; else it is a whole answer, with figures beside its text: only those are kept of it."""
+    place: str = ""
+    """The name that it stands under."""
 
     def plain(self) -> dict[str, Any]:
         """Copy it into plain JSON values."""
@@ -101,19 +111,20 @@ def read_usage(payload: object, operation: Operation) -> Reading | None:
     return _read_one(payload, operation)
 
 
-def read_answer(answer: object, operation: Operation) -> Reading | None:
+def read_answer(answer: object, operation: Operation, odd: list[Any] | None = None) -> Reading | None:
     """Read the usage in an answer, wherever it is; ``None`` where it tells no figure of this operation.
 
     Of an answer like those before, its names are read with it: the reading must not be taken for another answer's.
+    ``odd``: is given the answer, if something stands where its usage may be and not all of that was read.
     """
     for read in _readers[operation is _EMBEDDING].get(type(answer), _NO_READERS).values():
         reading = read(answer)
         if reading is not None:
             return reading
-    return _read_anywhere(answer, operation)
+    return _read_anywhere(answer, operation, odd)
 
 
-def _read_anywhere(answer: object, operation: Operation) -> Reading | None:
+def _read_anywhere(answer: object, operation: Operation, odd: list[Any] | None = None) -> Reading | None:
     view = answer if type(answer) is dict else view_of(answer)
     if view is None or (type(view) is dict and not view):
         return None
@@ -126,17 +137,29 @@ def _read_anywhere(answer: object, operation: Operation) -> Reading | None:
     places, is_itself = _places_in(_keys(view))
     if not places and not is_itself:
         return None
-    may_tell = is_itself
+    reading, may_tell = _read_at(places, view, operation)
+    if reading is None:
+        if not may_tell and not is_itself:
+            return None
+        reading = read_stream((answer,), operation)
+    if odd is not None and (reading is None or reading.unreadable):
+        odd.append(answer)
+    return reading
+
+
+def _read_at(places: Iterable[_Steps], view: View, operation: Operation) -> tuple[Reading | None, bool]:
+    """Read the first of the places that tells all; and tell whether something stands at any."""
+    is_there = False
     for steps in places:  # nearly always the first one tells it all
         value = view.get(steps[0][0]) if len(steps) == 1 else _follow(view, steps)
         if value is None:
             continue
-        may_tell = True
+        is_there = True
         if type(value) is list:  # one for each choice
             break
         if (reading := _read_one(value, operation, is_all=True)) is not None:
-            return reading
-    return read_stream((answer,), operation) if may_tell else None
+            return reading, True
+    return None, is_there
 
 
 def read_stream(events: Iterable[object], operation: Operation) -> Reading | None:
@@ -147,30 +170,52 @@ def read_stream(events: Iterable[object], operation: Operation) -> Reading | Non
     return reader.reading()
 
 
-def read_first(answers: Iterable[object], operation: Operation, first: Reading | None = None) -> Reading | None:
+def read_first(
+    answers: Iterable[object], operation: Operation, first: Reading | None = None, odd: list[Any] | None = None
+) -> Reading | None:
     """Read the first answer that tells a figure other than zero, else the first that tells any.
 
-    ``first``: what was read of an answer that goes before them.
+    ``first``: what was read of an answer that goes before them. ``odd``: see ``read_answer``.
     """
     if first is not None and not _is_all_zero(first.usage):
         return first
     fallback = first
     for answer in answers:
-        reading = _read_anywhere(answer, operation)  # without its names: who asks has names of his own
+        reading = _read_anywhere(answer, operation, odd)  # without its names: who asks has names of his own
         if reading is not None and not _is_all_zero(reading.usage):
             return reading
         fallback = fallback or reading
     return fallback
 
 
+def misfits_in_stream(events: Iterable[object], operation: Operation) -> Misfits:
+    """Name what is no count in the usage that the events of one streamed answer tell."""
+    reader = UsageReader(operation)
+    for event in events:
+        reader.take(event)
+    return reader.misfits()
+
+
+def misfits_in_first(answers: Iterable[object], operation: Operation) -> Misfits:
+    """Name what is no count in the usage of the first answer that has such a thing."""
+    return next(filter(None, (misfits_in_stream((answer,), operation) for answer in answers)), {})
+
+
+def is_broken(misfits: Misfits) -> bool:
+    """Tell whether a value is not what its field, or a usage, can be; else it only is of a shape that is not known."""
+    return any(found != UNKNOWN_SHAPE for found in misfits.values())
+
+
 class UsageReader:
     """Reads the usage of one streamed answer while its events come; holds the usage objects and nothing else."""
 
-    __slots__ = ("_finished", "_last_finished", "_operation", "_told")
+    __slots__ = ("_finished", "_last_finished", "_misfits", "_operation", "_told")
 
     def __init__(self, operation: Operation) -> None:
         self._operation = operation
         self._told: list[_Told] = []
+        self._misfits: Misfits = {}
+        """Those in what told no figure at all."""
         self._finished: set[int] = set()
         """The choices that finished since an event without choices came last."""
         self._last_finished: frozenset[int] | None = None
@@ -182,8 +227,10 @@ class UsageReader:
         if not candidates:
             return
         for found in candidates:
-            figures = _figures(found.value, self._operation)
+            misfits: Misfits = {}
+            figures = _figures(found.value, self._operation, misfits)
             if figures is None:
+                self._misfits |= misfits or _misfit_of_place(found)
                 continue
             usage, plan = figures
             self._merge(found, plan, choice)
@@ -211,10 +258,18 @@ class UsageReader:
 
     def reading(self) -> Reading | None:
         """Read what has been told so far."""
+        return self._read()[0]
+
+    def misfits(self) -> Misfits:
+        """Name what is no count in what has been told so far, where no later word made up for it."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[Reading | None, Misfits]:
+        misfits: Misfits = {}
         words: list[tuple[_Told, Usage]] = []
         fillers: list[tuple[_Told, Usage]] = []
         for told in self._told:
-            figures = _figures(told.view, self._operation)
+            figures = _figures(told.view, self._operation, misfits)
             if figures is not None:
                 (fillers if told.fills_in else words).append((told, figures[0]))
         words = _of_whole_request(words)
@@ -223,15 +278,19 @@ class UsageReader:
             usage = word if usage is None else _with_choice(usage, word)
         for _, filler in fillers:
             usage = filler if usage is None else _filled_in(usage, filler)
+        if usage is None or not is_whole(usage, self._operation):
+            misfits = self._misfits | misfits
         if usage is None:
-            return None
+            return None, misfits
         told_by = words + fillers
-        return Reading(
+        reading = Reading(
             usage=usage,
             found=tuple(Found(told.view, told.is_usage) for told, _ in told_by),
             shrank=any(told.shrank for told, _ in told_by),
             grew=any(told.grew for told, _ in told_by),
+            unreadable=is_broken(misfits),
         )
+        return reading, misfits
 
     def _merge(self, found: Found, plan: _Plan, choice: _About) -> None:
         view = view_of(found.value) or {}
@@ -274,14 +333,14 @@ class _Told:
 
         A 0 is only a word about the prompt where the prompt as a whole is told.
         """
-        before = _figures(self.view, operation)
+        before = _figures(self.view, operation, {})
         if any(token_count(later.get(name)) for name in plan.total_names):
             self.view = {}
         tells_prompt = any(token_count(later.get(name)) for name in plan.prompt_names)
         for name, value in later.items():
             if value or name not in self.view or (value == 0 and tells_prompt and name in plan.prompt_names):
                 self.view[name] = value
-        after = _figures(self.view, operation)
+        after = _figures(self.view, operation, {})
         if before is not None and after is not None:
             self.shrank = self.shrank or _exceeds(before[0].completion_tokens, after[0].completion_tokens)
             self.grew = self.grew or _exceeds(after[0].completion_tokens, before[0].completion_tokens)
@@ -355,6 +414,17 @@ def token_count(value: object) -> int | None:
     return None
 
 
+def _what_it_is(value: object) -> str:
+    """Tell why a value is no count, without the value."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return type(value).__name__
+    if not math.isfinite(value):
+        return "not finite"
+    if value < 0:
+        return "negative"
+    return "too large" if value > LARGEST else "a fraction"
+
+
 def part(whole: Any, name: str) -> Any:
     """Read a key of a mapping or an attribute of an object; ``None`` where there is none."""
     if whole is None:
@@ -383,12 +453,25 @@ def _candidates(answer: object) -> list[Found]:
     for steps in places:
         value = _follow(view, steps)
         if type(value) is list:  # one for each choice
-            candidates += [Found(item, True) for item in value]
+            objects = [item for item in value if view_of(item) is not None]
+            candidates += [Found(item, True, steps[-1][0]) for item in objects or [value]]
         elif value is not None:
-            candidates.append(Found(value, True))
+            candidates.append(Found(value, True, steps[-1][0]))
     if is_itself:
         candidates.append(Found(answer, False))
     return candidates
+
+
+def _misfit_of_place(found: Found) -> Misfits:
+    """Name a usage that is none: no object at all, or one in which no name is known."""
+    if found.place not in USAGE_NAMES:
+        return {}
+    if isinstance(found.value, _PLAIN):
+        return {found.place: type(found.value).__name__}
+    view = view_of(found.value)
+    is_told = view is not None and any(value is not None for value in view.values())
+    is_known = view is not None and any(name in _KNOWN_NAMES for name in view)
+    return {found.place: UNKNOWN_SHAPE} if is_told and not is_known else {}
 
 
 @functools.lru_cache(maxsize=1024)
@@ -449,10 +532,10 @@ class _Plan:
                 return True
         return any(_follow(view, steps) is not None for steps in self._marks) if self._marks else False
 
-    def read(self, view: View) -> Usage | None:
-        """Read the figures."""
+    def read(self, view: View, misfits: Misfits) -> Usage | None:
+        """Read the figures, and note what is none."""
         figures: dict[str, int] = {}
-        _take(self._told, view, figures)
+        _take(self._told, view, figures, misfits)
         for figure, slots in self.sums:
             told = [figures.pop(slot) for slot in slots if slot in figures]
             if told:
@@ -485,7 +568,7 @@ class _Wanted:
         )
 
 
-def _take(paths: _Paths, view: View, figures: dict[str, int]) -> None:
+def _take(paths: _Paths, view: View, figures: dict[str, int], misfits: Misfits) -> None:
     """Put the figures into their slots; where a slot has one other than 0, that one stays."""
     here, below, in_lists = paths
     for name, slot in here:
@@ -495,13 +578,29 @@ def _take(paths: _Paths, view: View, figures: dict[str, int]) -> None:
                 figures[slot] = value
             elif (tokens := token_count(value)) is not None:
                 figures[slot] = tokens
+            else:
+                misfits[name] = _what_it_is(value)
     for name, wanted in below:
         value = view.get(name)
-        if value is not None and (inner := value if type(value) is dict else view_of(value)):
-            _take(wanted.among(_keys(inner)), inner, figures)
-    for steps, slot in in_lists:
-        if not figures.get(slot) and (tokens := _added(_follow(view, steps))) is not None:
-            figures[slot] = tokens
+        if value is None:
+            continue
+        inner = value if type(value) is dict else view_of(value)
+        if inner:
+            _take(wanted.among(_keys(inner)), inner, figures, misfits)
+        elif inner is None:
+            misfits[name] = type(value).__name__
+    if in_lists:
+        _take_from_lists(in_lists, view, figures, misfits)
+
+
+def _take_from_lists(
+    paths: Sequence[tuple[_Steps, str]], view: View, figures: dict[str, int], misfits: Misfits
+) -> None:
+    for steps, slot in paths:
+        if not figures.get(slot) and (ends := _follow(view, steps)) is not None:
+            tokens = _added(ends, steps[-1][0], misfits)
+            if tokens is not None:
+                figures[slot] = tokens
 
 
 def _complete(figures: dict[str, int], total: int | None, reasoning_may_stand_beside: bool) -> None:
@@ -519,11 +618,12 @@ def _complete(figures: dict[str, int], total: int | None, reasoning_may_stand_be
 
 def _read_one(payload: object, operation: Operation, *, is_all: bool = False) -> Reading | None:
     """Read one payload by its dialect; with ``is_all`` only if nothing is left to be told elsewhere."""
-    figures = _figures(payload, operation)
+    misfits: Misfits = {}
+    figures = _figures(payload, operation, misfits)
     if figures is None:
         return None
     usage, plan = figures
-    reading = Reading(usage=usage, found=(Found(payload, True),))
+    reading = Reading(usage=usage, found=(Found(payload, True),), unreadable=bool(misfits))
     if not is_whole(usage, operation) or plan.fills_in:
         return None if is_all else reading
     if not reading.doubts:
@@ -531,14 +631,14 @@ def _read_one(payload: object, operation: Operation, *, is_all: bool = False) ->
     return reading
 
 
-def _figures(payload: object, operation: Operation) -> tuple[Usage, _Plan] | None:
-    """Read one payload by the first dialect that it is marked as and that finds a figure in it."""
+def _figures(payload: object, operation: Operation, misfits: Misfits) -> tuple[Usage, _Plan] | None:
+    """Read one payload by the first dialect that it is marked as and that finds a figure in it; note the misfits."""
     view = payload if type(payload) is dict else view_of(payload)
     if view is None:
         return None
     for plan in _plans(_keys(view), operation is _EMBEDDING):
         if plan.is_marked(view):
-            usage = plan.read(view)
+            usage = plan.read(view, misfits)
             if usage is not None:
                 return usage, plan
     return None
@@ -675,11 +775,14 @@ def _follow(whole: Any, steps: _Steps) -> Any:
     return whole
 
 
-def _added(value: Any) -> int | None:
-    """Add up the token counts at the end of a path."""
+def _added(value: Any, name: str, misfits: Misfits) -> int | None:
+    """Add up the token counts at the end of a path, and note what is none."""
     if not isinstance(value, list):
-        return token_count(value)
-    counts = [tokens for item in value if (tokens := _added(item)) is not None]
+        tokens = token_count(value)
+        if tokens is None:
+            misfits[name] = _what_it_is(value)
+        return tokens
+    counts = [tokens for item in value if (tokens := _added(item, name, misfits)) is not None]
     return sum(counts) if counts else None
 
 

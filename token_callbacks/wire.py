@@ -22,7 +22,7 @@ from token_callbacks.answers import Answer
 from token_callbacks.dialects import DIALECTS, PLACES
 from token_callbacks.evidence import NO_NAMES, Completion, Names
 from token_callbacks.records import Operation
-from token_callbacks.usage import Reading, UsageReader, part, read_answer
+from token_callbacks.usage import Misfits, Reading, UsageReader, part, read_answer
 
 _MOST_HELD = 4 * 2**20
 """Bytes of a stream kept for its end; of a longer one the usage is read on the way, and the text is not kept."""
@@ -54,7 +54,7 @@ class WireEvidence:
         self._operation = operation
         self._encoding = ""
         """The encoding that has yet to be taken off."""
-        self._figures: Mapping[str, int] = {}
+        self._figures: Mapping[str, int | str] = {}
         """What the headers told."""
         self._pieces: list[bytes] = []
         self._held = 0
@@ -70,7 +70,7 @@ class WireEvidence:
         """Take the head of an answer; a mapping that minds the case of names has them in lower case."""
         self._encoding = headers.get("content-encoding", "")
         if any(map(headers.__contains__, _TELLING)):
-            self._figures = {name.lower(): int(value) for name, value in headers.items() if _is_count(name, value)}
+            self._figures = {name.lower(): _counted(it) for name, it in headers.items() if _COUNT_HEADER.match(name)}
         self.kind = headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def take(self, piece: bytes) -> None:
@@ -144,6 +144,10 @@ class WireEvidence:
         if reading is not None and self.is_unreadable:
             return msgspec.structs.replace(reading, unreadable=True)
         return reading
+
+    def misfits(self, operation: Operation) -> Misfits:  # noqa: ARG002 - told at the start
+        """Name what is no count in the usage that the body, or else the headers, told."""
+        return (self._reader or self._read_usage()).misfits()
 
     def rules_out_usage(self) -> bool:
         """Tell whether the body was read: figures that others have and it does not are then nobody's but theirs."""
@@ -399,8 +403,8 @@ def _anything(event: bytes) -> bool:  # noqa: ARG001 - as _may_hold_usage
     return True
 
 
-def _is_count(name: str, value: str) -> bool:
-    return _COUNT_HEADER.match(name) is not None and _COUNT.match(value) is not None
+def _counted(value: str) -> int | str:
+    return int(value) if _COUNT.match(value) else value
 
 
 _COUNT_HEADER = re.compile(r"x-amzn-bedrock-.*-token-count$", re.IGNORECASE)

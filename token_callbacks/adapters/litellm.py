@@ -47,7 +47,16 @@ from token_callbacks.hooks import Once, Patches
 from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import carried, carried_call, is_cancellation
-from token_callbacks.usage import Reading, part, read_first, read_stream, tells
+from token_callbacks.usage import (
+    Misfits,
+    Reading,
+    misfits_in_first,
+    misfits_in_stream,
+    part,
+    read_first,
+    read_stream,
+    tells,
+)
 
 FRAMEWORK = "litellm"
 
@@ -149,6 +158,12 @@ class LiteLLMEvidence:
         if self.is_probed:
             return read_stream(self.chunks, operation)
         return read_first(self._answers(), operation)
+
+    def misfits(self, operation: Operation) -> Misfits:
+        """Name what is no count in the usage that was read."""
+        if self.is_probed:
+            return misfits_in_stream(self.chunks, operation)
+        return misfits_in_first(self._answers(), operation)
 
     def _answers(self) -> Iterator[Any]:
         """Go through what may tell it: LiteLLM's response, which may leave out what the provider's answer tells."""

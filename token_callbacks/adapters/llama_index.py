@@ -51,7 +51,16 @@ from token_callbacks.lanes import fields_of
 from token_callbacks.ledger import Draft, Ledger, OpenCall, is_around, name_of, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
-from token_callbacks.usage import Reading, part, read_answer, read_first, token_count, view_of
+from token_callbacks.usage import (
+    Misfits,
+    Reading,
+    misfits_in_first,
+    part,
+    read_answer,
+    read_first,
+    token_count,
+    view_of,
+)
 
 _log = logging.getLogger("token_callbacks")
 
@@ -98,13 +107,21 @@ class LlmEvidence(msgspec.Struct, eq=False):
     previous: Any = None
     frame: tuple[types.FrameType, int] | None = None
     """That of an open stream, and where in its code it was when it was made."""
+    odd: list[Any] = []
+    """What was read last, as far as something stands where a usage may be and not all of that was read."""
 
     def reading(self, operation: Operation) -> Reading | None:
         """Read the usage that the last response, or the one before it, carries in any of the known places."""
-        reading = read_answer(getattr(self.last, "raw", None), operation)  # where it nearly always is, and all of it
+        raw, odd = getattr(self.last, "raw", None), self.odd
+        odd.clear()
+        reading = read_answer(raw, operation, odd)  # where it nearly always is, and all of it
         if reading is not None and reading.is_counts:
             return reading
-        return read_first(self._elsewhere(), operation, reading)
+        return read_first(self._elsewhere(), operation, reading, odd)
+
+    def misfits(self, operation: Operation) -> Misfits:
+        """Name what is no count in the usage that was read."""
+        return misfits_in_first(self.odd, operation) if self.odd else {}
 
     def _elsewhere(self) -> Iterator[Any]:
         """Go through where else the usage may be: what is there."""
@@ -182,6 +199,10 @@ class EmbeddingEvidence:
 
     def reading(self, operation: Operation) -> None:
         """Tell nothing."""
+
+    def misfits(self, operation: Operation) -> Misfits:
+        """Name none."""
+        return {}
 
     def rules_out_usage(self) -> bool:
         """Leave it open: LiteLLM, called inside, may know."""
