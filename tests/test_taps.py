@@ -315,6 +315,23 @@ def test_a_try_that_was_answered_with_an_error_and_200_brought_nothing(
     assert [1, 2] == [record.attempt for record in memory.records]
 
 
+def test_a_class_that_makes_an_empty_answer_of_an_error_has_one_record(
+    counter: TokenCounter, memory: MemorySink
+) -> None:
+    """One request, one record: nothing came from elsewhere. LiteLLM (1.106.2) streams nothing where that is told."""
+    error = {"error": {"code": 502, "message": "Provider is down"}}
+    client = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=error)))
+
+    def send() -> str:
+        client.post("http://provider.test/v1/chat/completions", json=BODY)
+        return ""
+
+    _ask(counter, send)
+
+    [record] = memory.records
+    assert (Outcome.FAILED, "error in the answer") == (record.outcome, record.error)
+
+
 ERROR_EVENTS = {
     "OpenRouter": {"id": "1", "error": {"code": "server_error", "message": "gone"}, "choices": []},
     "Anthropic": {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},

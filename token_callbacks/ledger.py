@@ -422,9 +422,10 @@ class Ledger:
                 self._end_inner(call, ending, evidence, counts_here)
             # Who has an answer though every request failed, as far as one was seen, has it from somewhere else.
             is_in_vain = not call.is_wrapper or _have_failed(call.inner)
-            is_asked = is_in_vain and not is_completed and (call.is_wrapper or call.is_request)
-            is_shown = bool(own) or not call.is_wrapper  # what only stands around its requests has no answer to show
-            has_answer = (is_completed and is_shown) or (is_asked and bool(self._has_answer(call.operation, own)))
+            # An embedding's answer is not kept; what only stands around its requests has none to show.
+            is_told = is_completed and (not call.is_wrapper or (bool(own) and call.operation is _EMBEDDING))
+            is_asked = is_in_vain and not is_told and (call.is_wrapper or call.is_request)
+            has_answer = is_told or (is_asked and bool(self._has_answer(call.operation, own)))
             if is_in_vain and not has_answer and call.is_request and ending.outcome in _FRUITLESS:
                 call.failure = call.failure or ending.error or ending.outcome.value
             if not call.is_wrapper or (is_in_vain and has_answer):
