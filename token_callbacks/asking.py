@@ -108,6 +108,6 @@ def _is_answer(event: bytes) -> bool:
         return False
     try:
         told = msgspec.json.decode(data.removeprefix(b"data:"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return part(told, "choices") == [] and part(told, "usage") is not None
