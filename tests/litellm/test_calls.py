@@ -13,7 +13,7 @@ from token_callbacks import TokenCounter
 from token_callbacks.records import CallRecord, Outcome, Provenance, RunSummary
 from token_callbacks.sinks.memory import MemorySink
 
-from .calls import DETAILED, EMBEDDINGS, PLAIN, STREAMS, Case, claude_acompletion, claude_completion
+from .calls import DETAILED, EMBEDDINGS, INSTRUCT, PLAIN, STREAMS, Case, claude_acompletion, claude_completion, openai
 
 LATE = "LiteLLM 1.106.2 tells of an anthropic_messages stream only in a task of its own, after the last chunk"
 
@@ -94,6 +94,18 @@ def test_asked_for_usage_that_never_came_is_not_reported(
     summary = _run_once(counter, server, case, stream_options={"include_usage": True})
 
     _assert_counted(memory, case, summary)
+
+
+@pytest.mark.parametrize("prompt", [[3, 4, 5], [[3, 4], [5]]], ids=["one", "several"])
+def test_a_prompt_of_token_ids_is_not_counted_as_none(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, prompt: list[Any]
+) -> None:
+    """No text is no prompt of 0 tokens: where the provider tells nothing, nobody knows."""
+    with counter.run("token ids"):
+        litellm.text_completion(model=INSTRUCT, prompt=prompt, **openai(loopback(usage="absent")))
+
+    [record] = memory.records
+    assert (None, Provenance.MISSING) == (record.usage.prompt_tokens, record.provenance.prompt)
 
 
 @pytest.mark.parametrize("call", [claude_completion, claude_acompletion], ids=lambda call: call.__name__)

@@ -186,7 +186,8 @@ class LiteLLMEvidence:
             return Prompt(messages=messages, **self._offered())
         if self.operation is Operation.COMPLETION and _is_texts(request):
             return Prompt(messages="".join(request))
-        return Prompt(messages=_dicts(request), **self._offered()) if request else None
+        sent = _dicts(request)  # nothing of a prompt that was sent as the ids of its tokens
+        return Prompt(messages=sent, **self._offered()) if sent else None
 
     def _offered(self) -> dict[str, Any]:
         """Gather what a prompt has beside the messages."""
