@@ -261,6 +261,18 @@ def test_a_refused_call_has_failed(
     _assert_fails(server, counter, memory, case=case, status=status)
 
 
+@_params(SENT_WHEN_READ)
+def test_a_refused_text_stream_names_what_the_client_raised(
+    server: LoopbackServer, counter: TokenCounter, memory: MemorySink, case: Case
+) -> None:
+    """Not what that one caught before: LiteLLM (1.106.2) wraps the client's exception, save where it is async."""
+    server.fail_next(status=429)
+    with counter.run("refused") as run, suppress(Exception):
+        case.run(server)
+
+    assert "RateLimitError" == _only(memory, run).error
+
+
 @_params(EMBEDDING_CALLS)
 def test_a_refused_embedding_has_failed(
     server: LoopbackServer, counter: TokenCounter, memory: MemorySink, case: Case

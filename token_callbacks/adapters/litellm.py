@@ -628,7 +628,9 @@ class _Installed:
         try:
             yield
         except Exception as error:
-            self._break_stream(logging_obj, error.__context__ or error)  # the client's, which LiteLLM wraps
+            # The client's, which LiteLLM wraps when it is not async; what the client was told itself, it suppresses.
+            told = None if error.__suppress_context__ else error.__context__
+            self._break_stream(logging_obj, told or error)
             raise
 
     def remove(self) -> None:
