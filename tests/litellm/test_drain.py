@@ -434,6 +434,21 @@ def test_calls_that_share_the_callers_trace_id_are_calls_of_their_own(
     assert [record.call_id for record in memory.records] == [record.logical_call_id for record in memory.records]
 
 
+@pytest.mark.parametrize("mark", ["is_silent_experiment", "internal_call_origin"])
+def test_what_a_router_sends_beside_a_call_is_no_attempt_at_it(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, mark: str
+) -> None:
+    """Traffic mirrored to a ``silent_model``, and judges (LiteLLM 1.106.2), get the trace id of the call they serve."""
+    server = loopback()
+    trace_id = _Tries("visit-3")
+    for _ in range(2):
+        router(server).completion(CHAT, MESSAGES, litellm_trace_id=trace_id, metadata={mark: "yes"})
+    counter.close()
+
+    assert [1, 1] == [record.attempt for record in memory.records]
+    assert [record.call_id for record in memory.records] == [record.logical_call_id for record in memory.records]
+
+
 def test_a_fallback_in_the_middle_of_a_routers_stream_is_the_second_attempt(
     loopback: Any, counter: TokenCounter, memory: MemorySink
 ) -> None:

@@ -656,12 +656,19 @@ def _around_update_kwargs(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def _update_kwargs_before_fallbacks(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
-        told = kwargs.get("kwargs")
-        if isinstance(told, dict) and type(trace_id := told.get("litellm_trace_id")) is str:
+        told: Any = kwargs.get("kwargs")
+        trace_id = told.get("litellm_trace_id") if isinstance(told, dict) else None
+        if type(trace_id) is str or (isinstance(trace_id, _Tries) and _is_made_by_litellm(told)):
             told["litellm_trace_id"] = _Tries(trace_id)
         return result
 
     return _update_kwargs_before_fallbacks
+
+
+def _is_made_by_litellm(options: Mapping[str, Any]) -> bool:
+    """Tell whether a Router makes a call because of another one, whose trace id it hands on: a silent or a judge's."""
+    metadata = part(options, "metadata")
+    return any(part(metadata, mark) for mark in ("is_silent_experiment", "internal_call_origin"))
 
 
 def _carrying(pool: type[Any]) -> type[Any]:
