@@ -37,7 +37,7 @@ from llama_index.llms.openai import OpenAI
 from loopback_server import LoopbackServer
 from token_callbacks import TokenCounter
 
-_ROUNDS = 2
+_ROUNDS = 4
 _MESSAGES = [ChatMessage(role="user", content="When?")]
 _SHAPED = [{"role": "user", "content": "When?"}]
 _PIECES = [
