@@ -73,9 +73,6 @@ class Seat(Protocol):
 class Participant(Protocol):
     """A counter, as far as the ledger needs it."""
 
-    def take(self, draft: Draft, seat: Any) -> None:
-        """Take a call that has ended, in which it had this seat; called under the ledger's lock, once a call."""
-
     request_stream_usage: bool
     """Whether servers may be asked to tell the usage of a stream."""
 
@@ -89,13 +86,15 @@ class Participant(Protocol):
     def seat_in(self, run_id: str) -> Seat | None:
         """Find the seat of an open run, for a caller who names it; ``None`` where it is not this counter's."""
 
+    def take(self, draft: Draft, seat: Any) -> None:
+        """Take a call that has ended, in which it had this seat; called under the ledger's lock, once a call."""
+
     def note_internal_error(self, seat: Seat | None = None) -> None:
         """Count a fault in the run of a seat in the call that it belongs to; without one, in the current run."""
 
 
 Receivers = tuple[Sequence[Seat], Sequence[Listener]]
 """Those who are given a call."""
-
 
 Origin = tuple[Sequence[Seat], "OpenCall | None"]
 """Who makes a call: the seats it takes, and the open call that it is made inside."""
