@@ -126,8 +126,8 @@ class Totals:
 
     A call is added to one sum, that of the calls like it in everything but the figures; all else is told from the sums
     when it is asked for. Calls that the framework answered from its own cache add no tokens: nothing was billed. A few
-    calls wait and are added together, which takes 2 to 4 us a call less than each at its end (LlamaIndex's
-    calls, Python 3.11): what the host did meanwhile has driven all of this out of the processor's cache.
+    calls wait and are added together, which takes about 1 us a call less than each at its end (LlamaIndex's calls,
+    Python 3.11): what the host did meanwhile has driven all of this out of the processor's cache.
     """
 
     __slots__ = ("_folded", "_last", "_last_plain", "_waiting")
