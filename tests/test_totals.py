@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from token_callbacks import usage as room
 from token_callbacks.charges import BAND_STARTS, PERIOD_STARTS, Basis, half_hour_of, period_of
+from token_callbacks.ledger import Draft, Ending, OpenCall
 from token_callbacks.records import Operation, Outcome, Provenance, Sources, Usage
 from token_callbacks.totals import COUNTS, Entry, Totals
 from token_callbacks.usage import read_usage
@@ -50,6 +51,40 @@ def test_what_is_found_by_likeness_is_what_is_found_by_its_key(calls: list[tuple
         by_key.fold((*entry[:3], {"prompt_tokens": entry[2].prompt_tokens}), step)
 
     assert _told(by_key) == _told(by_likeness)
+
+
+FIGURES = st.sampled_from([None, 0, 5, BAND_STARTS[0]])
+
+
+@st.composite
+def untold(draw: st.DrawFn) -> Draft:
+    """Make a call that no provider told the usage of: what of it could be counted was."""
+    operation = draw(st.sampled_from([Operation.CHAT, Operation.EMBEDDING]))
+    names = ["embedding_tokens"] if operation is Operation.EMBEDDING else ["prompt_tokens", "completion_tokens"]
+    usage = Usage(**{name: draw(FIGURES) for name in names})
+    call = OpenCall(
+        framework="llama_index",
+        operation=operation,
+        provider=None,
+        model="a",
+        seats=(),
+        outer=None,
+        started_at=MIDNIGHT,
+    )
+    ending = Ending(draw(st.sampled_from([Outcome.COMPLETED, Outcome.NOT_STARTED])))
+    return Draft(
+        call=call, call_id="1", ending=ending, ended_at=MIDNIGHT, usage=usage, sources=Sources(), names=(None, None)
+    )
+
+
+@given(st.lists(untold(), max_size=4))
+def test_a_call_that_was_counted_adds_what_its_record_adds(drafts: list[Draft]) -> None:
+    """Whichever of its figures could be counted, and whatever came before it."""
+    running = Totals()
+    for draft in drafts:
+        running.fold(draft.entry, None)
+
+    assert _told(Totals(draft.record("run", None) for draft in drafts)) == _told(running)
 
 
 @given(st.timedeltas(timedelta(-40_000), timedelta(40_000)))

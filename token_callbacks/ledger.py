@@ -199,9 +199,11 @@ class Draft(msgspec.Struct, kw_only=True, frozen=True, eq=False):
             bool(self.doubts),
             ending.cached,
         )
-        if reading is not None and reading.is_counts:
-            return likeness, call.started_at, self.usage, COUNTS
-        return likeness, call.started_at, self.usage, None if reading is None else reading.payload
+        usage = self.usage
+        if reading is not None:
+            return likeness, call.started_at, usage, COUNTS if reading.is_counts else reading.payload
+        is_whole = (usage.prompt_tokens is not None and usage.completion_tokens is not None) or usage.embedding_tokens
+        return likeness, call.started_at, usage, COUNTS if is_whole else None
 
     def record(self, run_id: str, step: str | None) -> CallRecord:
         """Make the record for one run."""
