@@ -404,9 +404,8 @@ class Ledger:
         evidence: Sequence[Evidence] = (),
         *,
         counts_here: bool = False,
-        told: Told | None = None,
     ) -> None:
-        """Close a call that was claimed. ``told``: what was read of its own evidence."""
+        """Close a call that was claimed."""
         known = call.evidence
         if known is not None and known not in evidence:
             evidence = (known, *evidence) if evidence else (known,)
@@ -431,7 +430,7 @@ class Ledger:
                 call.failure = call.failure or ending.error or ending.outcome.value
             if not call.is_wrapper or (is_in_vain and has_answer):
                 receivers = call.seats, (call.listeners if call.outer is None else _listeners(call))
-                is_over = self._deliver(call, receivers, ending, evidence, counts_here, told)
+                is_over = self._deliver(call, receivers, ending, evidence, counts_here)
         finally:
             call.inner = []  # inner calls know their wrapper: without the cycle all of them go at once
             if is_over:
@@ -448,39 +447,40 @@ class Ledger:
             call.is_open = False
         if not is_open:
             return
-        witness, told, names = call.evidence, None, None
-        is_alone = not (call.is_wrapper or call.inner or call.outer)
-        if witness is not None and is_alone and (call.seats or call.listeners):
+        witness = call.evidence
+        if witness is None or call.is_wrapper or call.inner or call.outer or not (call.seats or call.listeners):
+            self._close(call, _PLAIN_ENDING)
+            return
+        told, reading, names, is_over = None, None, None, True
+        try:
             try:
                 reading = witness.reading(call.operation)
                 told = reading, None if reading is None else witness
                 if reading is not None and reading.is_counts:
                     names = reading.names or witness.names()
-            except Exception:  # noqa: BLE001 - it is asked again, and that is noted
-                told = None
-            except BaseException:
-                self._forget(call)
-                raise
-        if told is None or reading is None or names is None:
-            self._close(call, _PLAIN_ENDING, told=told)
-            return
-        draft = Draft(
-            call=call,
-            call_id=next(self._call_ids),
-            ending=_PLAIN_ENDING,
-            ended_at=self.clock(),
-            usage=reading.usage,
-            sources=BOTH_REPORTED,
-            reading=reading,
-            names=names,
-        )
-        try:
+            except Exception:  # noqa: BLE001, S110 - it is asked again, and that is noted
+                pass
+            if reading is None or names is None:
+                receivers = call.seats, call.listeners
+                is_over = self._deliver(call, receivers, _PLAIN_ENDING, (witness,), counts_here=False, told=told)
+                return
+            draft = Draft(
+                call=call,
+                call_id=next(self._call_ids),
+                ending=_PLAIN_ENDING,
+                ended_at=self.clock(),
+                usage=reading.usage,
+                sources=BOTH_REPORTED,
+                reading=reading,
+                names=names,
+            )
             with self.lock:
                 self._give(draft, call.seats, call.listeners)
         finally:  # what _forget() does, without the call of one more function
-            self._under_way.pop(call, None)
-            if self._waiting:
-                self._tell_waiting()
+            if is_over:
+                self._under_way.pop(call, None)
+                if self._waiting:
+                    self._tell_waiting()
 
     def _forget(self, call: OpenCall) -> None:
         self._under_way.pop(call, None)
@@ -590,6 +590,9 @@ class Ledger:
 
     def _logical_call_id(self, call: OpenCall, call_id: str) -> str:
         """Tell what is recorded together with a call, which is recorded now."""
+        if call.group is None and not (call.inner or call.outer or call.logical_call_id):  # so far by itself
+            call.logical_call_id = call_id
+            return call_id
         while call.outer is not None:
             call = call.outer
         group = call if call.group is None else call.group
