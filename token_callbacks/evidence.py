@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -192,10 +192,17 @@ def _length(value: object) -> int:
     if isinstance(value, str):
         return len(value)
     if isinstance(value, list | tuple):
-        return sum(map(_length, value)) if value and not isinstance(value[0], int) else 0
-    if type(value) is dict or isinstance(value, Mapping):  # an abstract class takes long to say yes
-        return sum(len(each) if type(each) is str else _length(each) for each in value.values())
-    return 0
+        if not value or isinstance(value[0], int):
+            return 0
+        values: Iterable[object] = value
+    elif type(value) is dict or isinstance(value, Mapping):  # an abstract class takes long to say yes
+        values = value.values()
+    else:
+        return 0
+    length = 0
+    for each in values:
+        length += len(each) if type(each) is str else _length(each)
+    return length
 
 
 def first(evidence: Sequence[Evidence], question: str) -> Any:
@@ -218,7 +225,8 @@ def _settle_embedding(
         return Figures(usage=reading.usage, sources=Sources(embedding=Provenance.REPORTED), reading=reading)
     inputs = first(evidence, "inputs") if outcome is Outcome.COMPLETED else None
     if inputs is None:
-        return Figures(usage=Usage(), sources=_sources(outcome, embedding=Provenance.MISSING), reading=reading)
+        sources = Sources() if outcome is Outcome.NOT_STARTED else Sources(embedding=Provenance.MISSING)
+        return Figures(usage=Usage(), sources=sources, reading=reading)
     later = functools.partial(_counted_embedding, model, inputs, reading)
     return later if _length(inputs) > at_most() else later()
 
@@ -265,8 +273,9 @@ def _settle_llm(  # noqa: PLR0917 - told to nobody but settle
             completion = _completion_figure(usage.completion_tokens, model, back, sent, is_cut, api)
         return Figures(
             usage=msgspec.structs.replace(usage, prompt_tokens=prompt.tokens, completion_tokens=completion.tokens),
-            sources=_sources(
-                outcome,
+            sources=Sources()
+            if outcome is Outcome.NOT_STARTED
+            else Sources(
                 prompt=prompt.source,
                 completion=completion.source,
                 prompt_error_band=prompt.error_band,
@@ -356,10 +365,6 @@ def _counted_completion(model: str | None, back: Completion, sent: Prompt | None
 
 _EMBEDDING, _COMPLETED = Operation.EMBEDDING, Outcome.COMPLETED  # reached sooner than members of their enumerations
 BOTH_REPORTED = Sources(prompt=Provenance.REPORTED, completion=Provenance.REPORTED)
-
-
-def _sources(outcome: Outcome, **sources: Any) -> Sources:
-    return Sources() if outcome is Outcome.NOT_STARTED else Sources(**sources)
 
 
 def _api(operation: Operation) -> str:

@@ -205,6 +205,7 @@ def _family_named(model: str) -> Family:
     return next(family for family in FAMILIES if any(fnmatchcase(name, glob) for glob in family.globs))
 
 
+@lru_cache(maxsize=1024)
 def bare_name(model: str) -> str:
     """Return the name in lower case, without OpenAI's prefixes and without the marks of a fine-tune.
 

@@ -261,9 +261,9 @@ def chat_tokens(
         chat.take(message)
     if messages:
         chat.tokens += chat_rule.priming_tokens + (0 if rule is None else rule.added)
-    chat.settle_results()
-    chat.settle_reasoning()
-    chat.take_extras(extras)
+    chat.settle()
+    if extras.tools or extras.schema:
+        chat.take_extras(extras)
     return ChatTokens(
         tokens=chat.tokens,
         # Images that follow a call were recorded twice, a token off.
@@ -275,6 +275,25 @@ def chat_tokens(
 
 class _Chat:
     """Adds up a chat, and remembers what it holds."""
+
+    __slots__ = (
+        "_answers",
+        "_api",
+        "_awaited",
+        "_called",
+        "_chat_rule",
+        "_count",
+        "_head",
+        "_model",
+        "_reasoning",
+        "_results",
+        "_rule",
+        "_system",
+        "is_lower_bound",
+        "is_sure",
+        "kinds",
+        "tokens",
+    )
 
     def __init__(self, rule: PromptRule, chat_rule: ChatRule, count: CountText, *, name: str, api: str) -> None:
         self.tokens = 0
@@ -418,7 +437,14 @@ class _Chat:
         if not name or not isinstance(content, str):
             self._note("odd", is_sure=False)
 
-    def settle_results(self) -> None:
+    def settle(self) -> None:
+        """Add what can be told only when all messages are known."""
+        if self._results:
+            self._settle_results()
+        if self._reasoning:
+            self._settle_reasoning()
+
+    def _settle_results(self) -> None:
         """Add the results of parallel calls: those of one message stand in one list, JSON where they are JSON."""
         for together in self._results:
             if together:
@@ -426,7 +452,7 @@ class _Chat:
                 self.is_sure = self.is_sure and _json(values, CHAT_2024).isascii()
                 self.tokens += self._count(_json(values, self._rule)) + self._rule.parallel_results
 
-    def settle_reasoning(self) -> None:
+    def _settle_reasoning(self) -> None:
         """Add the reasoning that is read again: by the length of what is encrypted, or not, as a lower bound."""
         for item in self._reasoning:
             length = len(text_of(field(item, "encrypted_content")))

@@ -72,8 +72,7 @@ def count_prompt(
         tokens = COUNTS.count(vocabulary, messages)
         tokens += sum(vocabulary.count(text_of(addition)) for addition in (*items_of(tools), schema) if addition)
         is_plain = not is_told(tools) and schema is None and not has_forced_cut(messages)
-        kinds = frozenset[str]()
-        return _counted(tokens, Figure.TEXT_PROMPT, family, vocabulary, is_plain=is_plain, kinds=kinds)
+        return _counted(tokens, Figure.TEXT_PROMPT, family, vocabulary, is_plain=is_plain, kinds=_NO_KINDS)
     chat = items_of(messages)
     name = bare_name(model) if isinstance(model, str) else ""
     template, is_lower_bound = template_of(name), False
@@ -96,7 +95,7 @@ def count_prompt(
         if api == "responses" and (kinds or not found.is_sure):
             kinds |= {"responses"}
         is_sure, is_lower_bound = found.is_sure and (not kinds or _is_direct(model)), found.is_lower_bound
-    is_lower_bound = is_lower_bound or any(map(_is_run_elsewhere, items_of(tools)))
+    is_lower_bound = is_lower_bound or _has_run_elsewhere(tools)
     is_plain = len(chat) > 0 and is_sure and not any(map(has_forced_cut, _all_texts(chat)))
     counted = _counted(tokens, Figure.CHAT_PROMPT, family, vocabulary, is_plain=is_plain, kinds=kinds)
     return msgspec.structs.replace(counted, is_lower_bound=is_lower_bound) if is_lower_bound else counted
@@ -125,10 +124,12 @@ def count_completion(
     family = family_of(model)
     vocabulary = vocabularies.of(family)
     calls, rule = items_of(tool_calls), answer_rule_of(_answering(model), api, _iso(at))
-    kinds = frozenset({name for name, told in (("tools", is_told(tools)), ("calls", calls)) if told})
+    kinds = _NO_KINDS
+    if calls or is_told(tools):
+        kinds = frozenset(name for name, told in (("tools", is_told(tools)), ("calls", calls)) if told)
     tokens = round(sum(map(vocabulary.count, texts_of(text))) * rule.factor)
     texts = [text] if isinstance(text, str) else items_of(text) or [None]
-    written = len([*filter(None, texts)])
+    written = sum(map(bool, texts))
     is_plain = all(map(_is_whole_text, texts))
     if calls:
         tokens += _calls_tokens(calls, rule, vocabulary, tool_choice)
@@ -138,15 +139,22 @@ def count_completion(
         tokens += end * max(0, written - is_at_limit)
         is_plain = is_plain and (written <= 1 or not end)  # nothing like it is among the recordings
     is_plain = is_plain and kinds <= rule.sure_of and not (calls and text) and not rule.hides_reasoning
-    is_plain = is_plain and rule.days is None and not any(map(_is_run_elsewhere, items_of(tools)))
+    is_plain = is_plain and rule.days is None and not _has_run_elsewhere(tools)
     tokens = max(0, tokens)  # Gemini's frame of a call is less than none
     counted = _counted(tokens, Figure.COMPLETION, family, vocabulary, is_plain=is_plain, kinds=kinds)
     return msgspec.structs.replace(counted, is_lower_bound=True) if rule.hides_reasoning else counted
 
 
-def _is_run_elsewhere(tool: object) -> bool:
+_NO_KINDS = frozenset[str]()
+
+
+def _has_run_elsewhere(tools: object) -> bool:
     """Tell whether a tool is the server's own: what it is told, reads and finds is counted, and not to be seen."""
-    return field(tool, "type") not in (None, "function", "custom")
+    offered = items_of(tools)
+    return len(offered) > 0 and any(field(tool, "type") not in _RUN_HERE for tool in offered)
+
+
+_RUN_HERE = (None, "function", "custom")
 
 
 def _is_whole_text(text: object) -> bool:
@@ -219,7 +227,7 @@ def count_embedding(
     tokens = sum(_input_tokens(text, vocabulary) for text in texts)
     if Figure.EMBEDDING in family.exact:  # the API reports a token for the empty text
         tokens += sum(1 for text in texts if isinstance(text, str) and not text)
-    return _counted(tokens, Figure.EMBEDDING, family, vocabulary, is_plain=is_plain, kinds=frozenset())
+    return _counted(tokens, Figure.EMBEDDING, family, vocabulary, is_plain=is_plain, kinds=_NO_KINDS)
 
 
 def _counted(

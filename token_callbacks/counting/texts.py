@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 
 _MAPPINGS = (dict, Mapping)
+_LISTS = (list, tuple)  # a union of them is made anew by whoever names one
+_SIZED = (str, list, tuple, dict)
 
 
 def field(value: object, name: str) -> object:
@@ -19,7 +21,7 @@ def field(value: object, name: str) -> object:
 
 def items_of(value: object) -> Sequence[object]:
     """Return a sequence as it is, nothing for None, and anything else, a string too, as the only item."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, _LISTS):
         return value
     if value is None:
         return ()
@@ -30,7 +32,7 @@ def items_of(value: object) -> Sequence[object]:
 
 def is_told(value: object) -> bool:
     """Tell whether a field holds anything: None and empty text or containers are how frameworks leave one out."""
-    return value is not None and not (isinstance(value, str | list | tuple | dict) and len(value) == 0)
+    return value is not None and not (isinstance(value, _SIZED) and len(value) == 0)
 
 
 def text_of(value: object) -> str:
