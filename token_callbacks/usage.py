@@ -114,17 +114,26 @@ def read_usage(payload: object, operation: Operation) -> Reading | None:
 def read_answer(answer: object, operation: Operation, odd: list[Any] | None = None) -> Reading | None:
     """Read the usage in an answer, wherever it is; ``None`` where it tells no figure of this operation.
 
-    Of an answer like those before, its names are read with it: the reading must not be taken for another answer's.
     ``odd``: is given the answer, if something stands where its usage may be and not all of that was read.
+    """
+    reading = read_like(answer, operation)
+    return read_anew(answer, operation, odd) if reading is None else reading
+
+
+def read_like(answer: object, operation: Operation) -> Reading | None:
+    """Read the usage of an answer like those before; ``None`` for any other.
+
+    Its names are read with it: the reading must not be taken for another answer's.
     """
     for read in _readers[operation is _EMBEDDING].get(type(answer), _NO_READERS).values():
         reading = read(answer)
         if reading is not None:
             return reading
-    return _read_anywhere(answer, operation, odd)
+    return None
 
 
-def _read_anywhere(answer: object, operation: Operation, odd: list[Any] | None = None) -> Reading | None:
+def read_anew(answer: object, operation: Operation, odd: list[Any] | None = None) -> Reading | None:
+    """Do what ``read_answer`` does for an answer that is not like those before."""
     view = answer if type(answer) is dict else view_of(answer)
     if view is None or (type(view) is dict and not view):
         return None
@@ -181,7 +190,7 @@ def read_first(
         return first
     fallback = first
     for answer in answers:
-        reading = _read_anywhere(answer, operation, odd)  # without its names: who asks has names of his own
+        reading = read_anew(answer, operation, odd)  # without its names: who asks has names of his own
         if reading is not None and not _is_all_zero(reading.usage):
             return reading
         fallback = fallback or reading

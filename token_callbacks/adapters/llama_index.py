@@ -56,8 +56,9 @@ from token_callbacks.usage import (
     Reading,
     misfits_in_first,
     part,
-    read_answer,
+    read_anew,
     read_first,
+    read_like,
     token_count,
     view_of,
 )
@@ -107,14 +108,18 @@ class LlmEvidence(msgspec.Struct, eq=False):
     previous: Any = None
     frame: tuple[types.FrameType, int] | None = None
     """That of an open stream, and where in its code it was when it was made."""
-    odd: list[Any] = []
+    odd: Sequence[Any] = ()
     """What was read last, as far as something stands where a usage may be and not all of that was read."""
 
     def reading(self, operation: Operation) -> Reading | None:
         """Read the usage that the last response, or the one before it, carries in any of the known places."""
-        raw, odd = getattr(self.last, "raw", None), self.odd
-        odd.clear()
-        reading = read_answer(raw, operation, odd)  # where it nearly always is, and all of it
+        raw = getattr(self.last, "raw", None)  # where it nearly always is, and all of it
+        reading = read_like(raw, operation)
+        if reading is not None:
+            return reading
+        odd: list[Any] = []
+        self.odd = odd
+        reading = read_anew(raw, operation, odd)
         if reading is not None and reading.is_counts:
             return reading
         return read_first(self._elsewhere(), operation, reading, odd)
@@ -127,10 +132,10 @@ class LlmEvidence(msgspec.Struct, eq=False):
         """Go through where else the usage may be: what is there."""
         for holders, response in ((_HOLDERS[1:], self.last), (_HOLDERS, self.previous)):
             if response is not None:
-                for first, *rest in holders:
-                    held = getattr(response, first, None)
-                    if rest and held is not None:
-                        held = _at(held, rest)
+                for holder in holders:
+                    held = getattr(response, holder[0], None)
+                    if held is not None and len(holder) > 1:
+                        held = _at(held, holder[1:])
                     if held is not None and (type(held) is not dict or held):
                         yield held
 
@@ -781,7 +786,7 @@ class TokenCountingHandler(BaseCallbackHandler):
             prompt, completion, events = usage.prompt_tokens or 0, usage.completion_tokens or 0, self._llm_events
             self._prompt += prompt
             self._completion += completion
-        events.append(TokenCountingEvent("", "", completion, prompt, event_id=draft.call_id))
+        events.append(TokenCountingEvent("", "", completion, prompt, prompt + completion, draft.call_id))
         if self._verbose:
             self._logger.info("%s: %d tokens", operation.value, prompt + completion)
 
@@ -796,13 +801,13 @@ class TokenCountingHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> str:
         """Ask for the record of the call that starts now; raises ``BudgetExceeded`` if a budget is used up."""
-        if event_type is CBEventType.LLM or event_type is CBEventType.EMBEDDING:
+        if event_type is _LLM_TYPE or event_type is _EMBEDDING_TYPE:
             if event_type not in self.event_ends_to_ignore:
                 try:  # what shielded() does, without the call of one more function
                     self._listen()
                 except Exception as error:  # noqa: BLE001
                     self._ledger.note_internal_error(error, name_of(self._listen))
-            if self.token_budget is not None and event_type is CBEventType.LLM:
+            if self.token_budget is not None and event_type is _LLM_TYPE:
                 self._keep_budget(self.token_budget)
         return event_id
 
@@ -856,6 +861,7 @@ class TokenCountingHandler(BaseCallbackHandler):
 
 
 _DRAIN_SECONDS = 2.0
+_LLM_TYPE, _EMBEDDING_TYPE = CBEventType.LLM, CBEventType.EMBEDDING
 
 
 def _message(message: Any) -> dict[str, Any]:
@@ -863,25 +869,27 @@ def _message(message: Any) -> dict[str, Any]:
     role = message.role  # mostly an enumeration of strings, whose own way to a value takes longer
     role = str.__str__(role) if isinstance(role, str) else getattr(role, "value", str(role))
     shaped: dict[str, Any] = {"role": role, "content": _content(message)}
-    tool_calls = _tool_calls(message)
-    if tool_calls:
+    if tool_calls := _tool_calls(message):
         shaped["tool_calls"] = tool_calls
     extra = message.additional_kwargs
-    for key in ("name", "tool_call_id"):
-        if extra.get(key) is not None:
-            shaped[key] = extra[key]
+    if extra:
+        for key in ("name", "tool_call_id"):
+            if extra.get(key) is not None:
+                shaped[key] = extra[key]
     return shaped
 
 
 def _content(message: Any) -> str | list[dict[str, Any]]:
-    blocks = getattr(message, "blocks", None) or ()  # 0.10 and 0.11 have none
-    others = [
-        block for block in blocks if getattr(block, "block_type", "text") not in ("text", "tool_call", "thinking")
-    ]
     text = message.content or ""
-    if not others:
-        return text
-    return [{"type": "text", "text": text}, *map(_block, others)]
+    others = [block for block in _blocks(message) if getattr(block, "block_type", "text") not in _TOLD_AS_TEXT]
+    return [{"type": "text", "text": text}, *map(_block, others)] if others else text
+
+
+_TOLD_AS_TEXT = frozenset({"text", "tool_call", "thinking"})
+
+
+def _blocks(message: Any) -> Sequence[Any]:
+    return getattr(message, "blocks", None) or ()  # 0.10 and 0.11 have none
 
 
 def _block(block: Any) -> dict[str, Any]:
@@ -899,7 +907,7 @@ def _tool_calls(message: Any) -> list[dict[str, Any]]:
     """Gather a message's tool calls from its blocks, or from where older integrations leave them."""
     from_blocks = [
         {"type": "function", "function": {"name": block.tool_name, "arguments": block.tool_kwargs}}
-        for block in getattr(message, "blocks", None) or ()
+        for block in _blocks(message)
         if getattr(block, "block_type", None) == "tool_call"
     ]
     calls = message.additional_kwargs.get("tool_calls")
