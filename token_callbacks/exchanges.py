@@ -7,7 +7,10 @@ begun when the call around it ends goes on, and its call ends when it does.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+
+import msgspec
 
 from token_callbacks.dialects import CHATS, EMBEDDINGS, OTHERS, REQUESTS
 from token_callbacks.ledger import Ledger, OpenCall
@@ -146,24 +149,41 @@ def _is_answered(outer: OpenCall) -> bool:
     )
 
 
-def _operation_of(path: str, outer: OpenCall) -> Operation:
-    """Tell what a request asks for: mostly what the call around it is; a path may say that it is something else."""
-    if outer.operation is Operation.EMBEDDING:
-        return Operation.CHAT if CHATS.search(path) else Operation.EMBEDDING
-    return Operation.EMBEDDING if EMBEDDINGS.search(path) else outer.operation
+class _Kind(msgspec.Struct, frozen=True):
+    """What a request is, as far as its path tells."""
+
+    is_other: bool
+    """It uses no tokens."""
+    is_to_model: bool
+    is_chat: bool
+    is_embedding: bool
+
+    def operation_in(self, outer: OpenCall) -> Operation:
+        """Tell what it asks for: mostly what the call around it is; a path may say that it is something else."""
+        if outer.operation is Operation.EMBEDDING:
+            return Operation.CHAT if self.is_chat else Operation.EMBEDDING
+        return Operation.EMBEDDING if self.is_embedding else outer.operation
+
+
+@functools.lru_cache(maxsize=512)
+def _kind_of(path: str) -> _Kind:
+    return _Kind(*(pattern.search(path) is not None for pattern in (OTHERS, REQUESTS, CHATS, EMBEDDINGS)))
 
 
 def starter(ledger: Ledger) -> Callable[[str, str], Exchange | None]:
     """Return what begins an exchange: told a method and a path, it gives one where an open call encloses the code."""
 
     def start(method: str, path: str) -> Exchange | None:
-        if method != "POST" or OTHERS.search(path):
+        if method != "POST":
+            return None
+        kind = _kind_of(path)
+        if kind.is_other:
             return None
         outer = ledger.enclosing_call()
         if outer is None or not outer.is_open or (outer.is_asked_once and _is_answered(outer)):
             return None
-        exchange = Exchange(ledger, outer, _operation_of(path, outer))
-        if REQUESTS.search(path):
+        exchange = Exchange(ledger, outer, kind.operation_in(outer))
+        if kind.is_to_model:
             exchange.open()
         return exchange
 
