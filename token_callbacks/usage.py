@@ -141,7 +141,8 @@ def read_anew(answer: object, operation: Operation, odd: list[Any] | None = None
     if payload is not None:
         for lane in _lanes_of(payload, operation):
             if lane is not None and (reading := lane.read(payload)) is not None:
-                _lead_to(lane, type(answer), operation)
+                if view is not answer:  # of a class, which may have fields
+                    _lead_to(lane, type(answer), operation)
                 return reading
     places, is_itself = _places_in(_keys(view))
     if not places and not is_itself:
