@@ -120,6 +120,16 @@ def _alike(record: CallRecord) -> CallRecord:
     )
 
 
+def test_a_call_that_is_recorded_by_itself_can_be_the_first_attempt_of_several(
+    counter: TokenCounter, memory: MemorySink
+) -> None:
+    """What its framework makes later, of the same call of the host's, is told together with it."""
+    call = open_call()
+    process_ledger().close_call(call, outcome=Outcome.FAILED)
+
+    assert [call.logical_call_id] == [record.call_id for record in memory.records]
+
+
 def test_evidence_is_asked_for_its_usage_once(counter: TokenCounter) -> None:
     """What a call was found not to tell is not looked for again."""
     witness = _Counting(None, text="Hello, librarian.", messages=[{"role": "user", "content": "When does it open?"}])

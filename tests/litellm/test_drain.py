@@ -21,7 +21,9 @@ from litellm.caching.caching import Cache
 
 from loopback_server import LoopbackServer
 from token_callbacks import TokenCounter
+from token_callbacks.adapters import httpx as httpx_taps
 from token_callbacks.adapters.litellm import _Tries
+from token_callbacks.ledger import process_ledger
 from token_callbacks.records import Operation, Outcome, RunOutcome, RunSummary
 from token_callbacks.sinks.memory import MemorySink
 
@@ -432,6 +434,24 @@ def test_calls_that_share_the_callers_trace_id_are_calls_of_their_own(
 
     assert [1, 1] == [record.attempt for record in memory.records]
     assert [record.call_id for record in memory.records] == [record.logical_call_id for record in memory.records]
+
+
+@pytest.mark.parametrize("call", [fallback, afallback, num_aretries, router_retry], ids=lambda call: call.__name__)
+def test_tries_whose_requests_nobody_sees_are_told_together(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, call: Callable[..., Any]
+) -> None:
+    """As of a provider whose client is not one of those that are tapped."""
+    server = loopback()
+    server.fail_next(status=500)
+    httpx_taps.uninstall()
+    try:
+        Case(call.__name__, call, Operation.CHAT).run(server)
+        counter.close()
+    finally:
+        httpx_taps.install(process_ledger())
+
+    assert [1, 2] == [record.attempt for record in memory.records]
+    assert [memory.records[0].call_id] * 2 == [record.logical_call_id for record in memory.records]
 
 
 @pytest.mark.parametrize("mark", ["is_silent_experiment", "internal_call_origin"])
