@@ -404,9 +404,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert [] == drafts
             elif not opened.begot:
                 assert 1 == len(drafts), (call, drafts)
-            elif drafts and any(participant in self.opened[inner].seated for inner in opened.begot):
+            elif drafts and (begot := [inner for inner in opened.begot if participant in self.opened[inner].seated]):
                 assert 1 == len(drafts)  # it had an answer from somewhere, and no request had brought one by then
-                assert self.fruitless.issuperset(opened.begot)
+                assert self.fruitless.issuperset(begot)
             else:  # one that left before anything was begot has its record of the call itself
                 assert len(drafts) <= 1
 
