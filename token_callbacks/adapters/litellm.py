@@ -10,6 +10,8 @@ Facts about litellm (1.106.2 unless said otherwise) that shape this file:
 - Usage of a stream may be LiteLLM's own guess, or a zero, with nothing that says so. ``stream_chunk_builder`` gets the
   chunks as they came, at the end of every stream, and is looked up in the module each time; a stream of the Responses
   API hands every event to ``_process_chunk`` as text, before LiteLLM puts its guess into the last one.
+- ``update_response_metadata``, looked up in its module each time, is given what the caller gets next, on the caller's
+  stack. Of some mocks, and of a class in ``custom_provider_map``, that is the first word, and a success event the last.
 - ``function_setup`` runs first in every call, in the caller's context and on its stack.
 - A sync call of a ``Router`` inside a running loop goes to a thread without the caller's context, by way of
   ``run_async_function``, which its users have imported by name.
@@ -336,22 +338,31 @@ class Listener:
         if call is not None and not call.streamed and response is not None:
             self.succeed(details, response)
 
+    def hand_over(self, details: MutableMapping[str, Any], response: Any) -> None:
+        """Take what a call is about to give its caller; of one that was not announced, this is the first word."""
+        state = details.get(_KEY)
+        if not _is_state(state) or response is None:
+            return
+        call, is_stream = state.call, details.get("stream") is True
+        if call is None and is_stream:
+            self._open_unannounced(state, details)
+        elif call is None:
+            self.succeed(details, response)
+        elif not is_stream and not call.streamed and call.is_open:
+            evidence = _evidence(call)
+            evidence.response = response if evidence.response is None else evidence.response
+            call.is_answered = True
+
     def succeed(self, details: MutableMapping[str, Any], response: Any) -> None:
         """Close the call with LiteLLM's response."""
         state = self._state(details)
-        if state.call is None:
-            operation = OPERATIONS.get(details.get("call_type") or "")
-            # A cache hit sends nothing; of another call without a sending we must have seen the beginning.
-            if operation is None or not (details.get("cache_hit") is True or state.logging_obj is not None):
-                return
-            _, outer = state.origin
-            if outer is not None and not outer.is_open:  # it has its record, and no request of this one was seen
-                return
-            state.call = self._open(state, operation, details, details.get("messages"))
-        evidence = _evidence(state.call)
+        call = state.call or self._open_unannounced(state, details)
+        if call is None:
+            return
+        evidence = _evidence(call)
         if evidence.response is None:
             evidence.response = response
-        self._ledger.close_call(state.call, outcome=Outcome.COMPLETED, cached=details.get("cache_hit") is True)
+        self._ledger.close_call(call, outcome=Outcome.COMPLETED, cached=details.get("cache_hit") is True)
 
     def fail(self, details: MutableMapping[str, Any]) -> None:
         """Close the call as failed; a failure before anything was sent is no call."""
@@ -377,6 +388,20 @@ class Listener:
         details = _details_of(None if state.logging_obj is None else state.logging_obj())
         if details is not None and OPERATIONS.get(details.get("call_type") or "") is Operation.EMBEDDING:
             self.send(details, None)
+        return state.call
+
+    def _open_unannounced(self, state: CallState, details: MutableMapping[str, Any]) -> OpenCall | None:
+        """Open a call of which LiteLLM told no sending: a mock, a class of the user's, what came from its cache."""
+        operation = OPERATIONS.get(details.get("call_type") or "")
+        # A cache hit sends nothing; of another call without a sending we must have seen the beginning.
+        if operation is None or not (details.get("cache_hit") is True or state.logging_obj is not None):
+            return None
+        _, outer = state.origin
+        if outer is not None and not outer.is_open:  # it has its record, and no request of this one was seen
+            return None
+        with self._ledger.lock:  # LiteLLM 1.80.17 tells of the end on another thread, while the caller is handed it
+            if state.call is None:
+                state.call = self._open(state, operation, details, details.get("messages"))
         return state.call
 
     def _new_state(self) -> CallState:
@@ -516,10 +541,12 @@ class _Installed:
         self._end_stream: Callable[..., None] = ledger.shielded(_listener.end_stream)
         self._pass_event: Callable[..., None] = ledger.shielded(_listener.pass_event)
         self._request: Callable[..., None] = ledger.shielded(_listener.request)
+        self._hand_over: Callable[..., None] = ledger.shielded(_listener.hand_over)
         self._close_stream: Callable[..., None] = ledger.shielded(_listener.close_stream)
         self._break_stream: Callable[..., None] = ledger.shielded(_listener.break_stream)
         self._patches = Patches()
         self._patches.wrap(litellm.utils, "function_setup", self._around_function_setup)
+        self._patches.wrap(litellm.utils, "update_response_metadata", self._around_update_response_metadata)
         self._patches.wrap(litellm, "stream_chunk_builder", self._around_stream_chunk_builder)
         self._patches.wrap(_responses_stream(), "_process_chunk", self._around_process_chunk)
         self._patches.wrap(litellm.CustomStreamWrapper, "aclose", self._around_aclose)
@@ -553,6 +580,16 @@ class _Installed:
             return result
 
         return function_setup
+
+    def _around_update_response_metadata(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def update_response_metadata(*args: Any, **kwargs: Any) -> Any:
+            details = _details_of(kwargs.get("logging_obj"))
+            if details is not None:
+                self._hand_over(details, kwargs.get("result"))
+            return original(*args, **kwargs)
+
+        return update_response_metadata
 
     def _around_stream_chunk_builder(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -637,7 +674,8 @@ class _Installed:
         self._patches.remove()
         self._ledger.remove_locator(_listener.enclosing)
         self._see_to_registration = self._set_up = self._end_stream = _do_nothing
-        self._pass_event = self._request = self._close_stream = self._break_stream = _do_nothing
+        self._pass_event = self._request = self._hand_over = _do_nothing
+        self._close_stream = self._break_stream = _do_nothing
         for name in CALLBACK_LISTS:
             registered = getattr(litellm, name, None)
             if isinstance(registered, list) and self.handler in registered:
