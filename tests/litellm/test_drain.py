@@ -239,8 +239,9 @@ def test_a_sync_router_call_inside_a_running_loop_lands_in_its_run(loopback: Any
     [
         (litellm.batch_completion, {"model": CHAT, "messages": [MESSAGES, MESSAGES, MESSAGES]}),
         (litellm.batch_completion_models, {"models": [CHAT, CHAT, CHAT], "messages": MESSAGES}),
+        (litellm.batch_completion_models_all_responses, {"models": [CHAT, CHAT, CHAT], "messages": MESSAGES}),
     ],
-    ids=["batch_completion", "batch_completion_models"],
+    ids=["batch_completion", "batch_completion_models", "batch_completion_models_all_responses"],
 )
 def test_a_batch_lands_in_its_run_and_step(
     loopback: Any, counter: TokenCounter, memory: MemorySink, call: Any, options: dict[str, Any]
@@ -251,6 +252,29 @@ def test_a_batch_lands_in_its_run_and_step(
         call(**options, **openai(server))
 
     assert 3 == len(server.ledger) == len(memory.records)
+    assert {(run.run_id, "asking")} == {(record.run_id, record.step) for record in memory.records}
+
+
+@pytest.mark.skipif(
+    not hasattr(litellm.Router, "_silent_experiment_completion"), reason="LiteLLM 1.80.17 has no silent_model"
+)
+@pytest.mark.usefixtures("clean_litellm")
+def test_what_a_router_mirrors_lands_in_the_run_and_step_of_the_call(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """A sync Router asks its ``silent_model`` from a thread of its own."""
+    server, heard = loopback(), Heard()
+    litellm.callbacks.append(heard)  # behind ours: once it has heard of a call, we have
+    deployments = [
+        {"model_name": "loud", "litellm_params": {"model": CHAT, "silent_model": "silent", **openai(server)}},
+        {"model_name": "silent", "litellm_params": {"model": "openai/gpt-4o", **openai(server)}},
+    ]
+    with counter.run("mirrored") as run, run.step("asking"):
+        litellm.Router(deployments, num_retries=0).completion("loud", MESSAGES)
+        for _ in deployments:
+            heard.wait()
+
+    assert {"gpt-4o", "gpt-4o-mini"} == {record.model for record in memory.records}
     assert {(run.run_id, "asking")} == {(record.run_id, record.step) for record in memory.records}
 
 

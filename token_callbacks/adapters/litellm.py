@@ -15,8 +15,8 @@ Facts about litellm (1.106.2 unless said otherwise) that shape this file:
 - ``function_setup`` runs first in every call, in the caller's context and on its stack.
 - A sync call of a ``Router`` inside a running loop goes to a thread without the caller's context, by way of
   ``run_async_function``, which its users have imported by name.
-- ``batch_completion`` and ``batch_completion_models`` call from threads without the caller's context, of a
-  ``ThreadPoolExecutor`` that their module has by name.
+- ``batch_completion`` and its like call from threads without the caller's context. They look up ``litellm.completion``
+  where they are called, as does a ``Router`` its ``_silent_experiment_completion``.
 - A text completion's stream over OpenAI's SDK is asked for when it is read, wherever that may be; by then the call that
   was begun last may be another one.
 - A ``Router`` has ``_update_kwargs_before_fallbacks`` put ``litellm_trace_id`` into what all its tries are made with.
@@ -560,7 +560,8 @@ class _Installed:
         self._patches.wrap(text, "async_streaming", self._around_async_text_stream)
         for module in map(sys.modules.get, _RUN_ASYNC_IN_A_THREAD):
             self._patches.wrap(module, "run_async_function", _around_run_async_function)
-        self._patches.wrap(sys.modules.get("litellm.batch_completion.main"), "ThreadPoolExecutor", _carrying)
+        self._patches.wrap(sys.modules.get("litellm.batch_completion.main"), "litellm", _Carrying)
+        self._patches.wrap(getattr(litellm, "Router", None), "_silent_experiment_completion", _carrying_method)
         ledger.add_locator(_listener.enclosing, is_innermost=True)
         self._ledger = ledger
         self._register()
@@ -709,14 +710,20 @@ def _is_made_by_litellm(options: Mapping[str, Any]) -> bool:
     return any(part(metadata, mark) for mark in ("is_silent_experiment", "internal_call_origin"))
 
 
-def _carrying(pool: type[Any]) -> type[Any]:
-    """Make the pool class whose threads work where they are given their work."""
+class _Carrying:
+    """Stands for LiteLLM in a module that calls it from threads of its own, where they are given their work."""
 
-    class CarryingPool(pool):  # type: ignore[misc]
-        def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-            return super().submit(carried_call(function), *args, **kwargs)
+    def __init__(self, module: Any) -> None:
+        self._module = module
 
-    return CarryingPool
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._module, name)
+        return carried_call(found) if name == "completion" else found
+
+
+def _carrying_method(function: Callable[..., Any]) -> property:
+    """Make the method that runs where it is looked up."""
+    return property(lambda router: carried_call(functools.partial(function, router)))
 
 
 def _responses_stream() -> Any:
