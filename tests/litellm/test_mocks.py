@@ -76,3 +76,26 @@ def test_the_usage_of_a_whole_answer_of_the_callers_own_is_kept(
     [record] = memory.records
     assert (3, 4) == (record.usage.prompt_tokens, record.usage.completion_tokens)
     assert 7 == total
+
+
+PROMPTED: dict[str, Callable[[Any], Any]] = {
+    "sync": lambda prompt: litellm.text_completion(model="gpt-4", prompt=prompt, mock_response=ANSWER),
+    "async": lambda prompt: asyncio.run(litellm.atext_completion(model="gpt-4", prompt=prompt, mock_response=ANSWER)),
+    "streamed": lambda prompt: list(
+        litellm.text_completion(model="gpt-4", prompt=prompt, mock_response=ANSWER, stream=True)
+    ),
+}
+
+
+@pytest.mark.usefixtures("clean_litellm")
+@pytest.mark.parametrize(("prompt", "tokens"), [("When?", 2), (["When?", "Where?"], 4), ([3, 4, 5], None)])
+@pytest.mark.parametrize("name", PROMPTED)
+def test_the_prompt_of_a_mocked_text_completion_is_no_chat(
+    counter: TokenCounter, memory: MemorySink, name: str, prompt: Any, tokens: int | None
+) -> None:
+    """LiteLLM tells it as messages; what those would cost more was not asked for. Of ids there is nothing to count."""
+    with counter.run("mocked"):
+        PROMPTED[name](prompt)
+
+    [record] = memory.records
+    assert (tokens, 3) == (record.usage.prompt_tokens, record.usage.completion_tokens)

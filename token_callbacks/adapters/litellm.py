@@ -440,7 +440,7 @@ class Listener:
                 call.attempt = call.last_attempt = max(tries.latest.attempt, tries.latest.last_attempt) + 1
             call.group, tries.latest = tries, call
         call.streamed = details.get("stream") is True or part(options, "stream") is True
-        request = _request_of(operation, details, messages)
+        request = _request_of(operation, details, messages, is_mocked=state.is_mocked)
         evidence = call.evidence = LiteLLMEvidence(operation, request, options)
         evidence.is_probed = state.is_mocked  # and carried none
         call.session_id = _word(part(params, "litellm_session_id")) or _word(part(metadata, "session_id"))
@@ -825,10 +825,12 @@ def _evidence(call: OpenCall) -> LiteLLMEvidence:
     return call.evidence  # type: ignore[return-value]  # the one that _open gave it
 
 
-def _request_of(operation: Operation, details: Mapping[str, Any], messages: Any) -> Any:
+def _request_of(operation: Operation, details: Mapping[str, Any], messages: Any, *, is_mocked: bool) -> Any:
     if operation is Operation.EMBEDDING:
         return details.get("input")
-    # LiteLLM (1.106.2) tells a prompt as messages, also where it is sent as a prompt and not as a chat.
+    # LiteLLM (1.106.2) tells a prompt as messages, also where it is sent as a prompt and not as a chat, or not at all.
+    if is_mocked and operation is Operation.COMPLETION:
+        return [part(message, "content") for message in _dicts(messages)] or messages
     sent = part(details.get("additional_args"), "complete_input_dict")
     prompt = part(sent, "prompt") if operation is Operation.COMPLETION else None
     return messages if prompt is None else prompt
