@@ -140,6 +140,8 @@ class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     """It is a request of the call around it, and not something else that is done inside that one."""
     reports_late: bool = False
     """Its framework tells of its end on another thread or task, a moment after the caller knows."""
+    shows_requests: bool = False
+    """Whatever it sends is seen: while nothing was, nobody was asked."""
     is_asked_once: bool = False
     """One request of it is answered: what is sent in its context afterwards, while it is read, is not its own."""
     failure: str | None = None
@@ -152,6 +154,12 @@ class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     """Its answer has not begun, and who sent it tells how it ends, also after the end of the call around it."""
     is_answered: bool = False
     """Everything has come back from the provider, only the framework's end event has not."""
+
+    @property
+    def outcome_if_left(self) -> Outcome:
+        """How it ends where nobody waits for its answer any more."""
+        is_unsent = self.shows_requests and not self.is_wrapper  # a request makes its call a wrapper
+        return Outcome.NOT_STARTED if is_unsent else Outcome.ABANDONED
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -675,7 +683,7 @@ class Ledger:
         if seat is None:
             return
         if call.seats == [seat] and not _listeners(call):
-            self.close_call(call, outcome=Outcome.ABANDONED, counts_here=True)
+            self.close_call(call, outcome=call.outcome_if_left, counts_here=True)
             return
         with self.lock:
             if not call.is_open:  # who is closing it gives it to this counter too
@@ -684,7 +692,7 @@ class Ledger:
         own = () if call.evidence is None else (call.evidence,)
         evidence = _with_outer(own, call) if call.is_request and call.failure is None else own
         if not call.is_wrapper or (_have_failed(call.inner) and self._has_answer(call.operation, own)):
-            self._deliver(call, ([seat], ()), Ending(Outcome.ABANDONED), evidence, counts_here=True)
+            self._deliver(call, ([seat], ()), Ending(call.outcome_if_left), evidence, counts_here=True)
 
     def _awaited(self, is_wanted: Callable[[OpenCall], bool], for_events: float) -> Callable[[], float]:
         """Return what tells how many seconds are left to wait, 0 or less for none."""

@@ -226,6 +226,28 @@ def test_a_stream_that_is_never_read_was_not_started(
     assert (False, 0) == (run.summary.lower_bound, run.summary.total_llm_tokens)
 
 
+@_params(SENT_WHEN_READ)
+@pytest.mark.parametrize("is_shared", [False, True], ids=["alone", "beside another counter"])
+def test_a_stream_that_is_held_unread_when_its_counter_closes_was_not_started(
+    server: LoopbackServer,
+    new_counter: Callable[..., TokenCounter],
+    memory: MemorySink,
+    case: Case,
+    is_shared: bool,
+) -> None:
+    """So too for the counter that closes while another one waits on."""
+    counter = new_counter(sinks=[memory])
+    _ = new_counter() if is_shared else None
+    with counter.run("held") as run:
+        answer = case.call(server, stream=True)
+        _held = asyncio.run(answer) if inspect.iscoroutine(answer) else answer
+    counter.close()
+
+    assert [] == server.ledger
+    assert Outcome.NOT_STARTED is _only(memory, run).outcome
+    assert not run.summary.lower_bound
+
+
 @_params(SENT_AT_ONCE)
 def test_a_stream_that_is_sent_and_never_read_is_abandoned(
     server: LoopbackServer, counter: TokenCounter, memory: MemorySink, case: Case

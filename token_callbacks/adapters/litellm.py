@@ -447,6 +447,8 @@ class Listener:
         tags = part(metadata, "tags")
         call.tags = [tag for tag in tags[:_MOST_TAGS] if _word(tag)] if isinstance(tags, list) else []
         call.reports_late = True
+        # LiteLLM announces a text completion's stream when it is made, and sends its request when it is read.
+        call.shows_requests = not state.is_mocked and _is_tapped(call.provider)
         call.is_asked_once = operation is not Operation.EMBEDDING  # Bedrock's Titan is sent text by text
         return call
 
@@ -455,7 +457,7 @@ class Listener:
         _watches.pop(id(watch), None)
         state = watch.state
         if state.call is not None and state.call.is_open:
-            self._ledger.call_gone(state.call, Outcome.NOT_STARTED if _was_never_sent(state) else Outcome.ABANDONED)
+            self._ledger.call_gone(state.call, state.call.outcome_if_left)
 
 
 class _Hooks(CustomLogger):
@@ -803,13 +805,8 @@ def _was_raised_by(stream: object, error: BaseException) -> bool:
     return any(frame.f_locals.get("self") is stream for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
-def _was_never_sent(state: CallState) -> bool:
-    """Tell whether a call that was announced sent no request; ``False`` where one would not have been seen."""
-    # LiteLLM announces a text completion's stream when it is made, and sends its request when it is read.
-    call = state.call
-    if call is None or call.is_wrapper or state.is_mocked:  # a request makes its call a wrapper
-        return False
-    return call.provider in _TAPPED or call.provider in getattr(litellm, "openai_compatible_providers", ())
+def _is_tapped(provider: str | None) -> bool:
+    return provider in _TAPPED or provider in getattr(litellm, "openai_compatible_providers", ())
 
 
 def _is_state(value: object) -> TypeGuard[CallState]:
