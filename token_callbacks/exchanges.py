@@ -143,12 +143,6 @@ class Exchange:
                 self._ledger.close_call(call, outcome=outcome if why is None else Outcome.FAILED, error=why)
 
 
-def _is_answered(outer: OpenCall) -> bool:
-    return any(
-        inner.ends_with_outer and inner.is_request and not (inner.failure or inner.break_off) for inner in outer.inner
-    )
-
-
 class _Kind(msgspec.Struct, frozen=True):
     """What a request is, as far as its path tells."""
 
@@ -180,7 +174,7 @@ def starter(ledger: Ledger) -> Callable[[str, str], Exchange | None]:
         if kind.is_other:
             return None
         outer = ledger.enclosing_call()
-        if outer is None or not outer.is_open or (outer.is_asked_once and _is_answered(outer)):
+        if outer is None or not outer.is_open:
             return None
         exchange = Exchange(ledger, outer, kind.operation_in(outer))
         if kind.is_to_model:

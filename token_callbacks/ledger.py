@@ -156,6 +156,14 @@ class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     """Everything has come back from the provider, only the framework's end event has not."""
 
     @property
+    def is_asked(self) -> bool:
+        """Its one request was sent, and has not failed."""
+        return self.is_asked_once and any(
+            inner.ends_with_outer and inner.is_request and not (inner.failure or inner.break_off)
+            for inner in self.inner
+        )
+
+    @property
     def outcome_if_left(self) -> Outcome:
         """How it ends where nobody waits for its answer any more."""
         is_unsent = self.shows_requests and not self.is_wrapper  # a request makes its call a wrapper

@@ -10,7 +10,8 @@ import httpx
 import litellm
 import pytest
 from litellm.integrations.custom_logger import CustomLogger
-from llama_index.core.llms import ChatMessage
+from llama_index.core.llms import ChatMessage, CompletionResponse, CustomLLM, LLMMetadata
+from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.openai import OpenAI
 
@@ -90,6 +91,40 @@ def test_a_stream_that_is_read_beside_another_call_takes_nothing_in(
         list(stream)
 
     assert _truth(server) == sorted(map(_figures, memory.records))
+
+
+class _Impatient(CustomLLM):
+    """Leaves a LiteLLM stream half read, and asks once more with a client of its own."""
+
+    server: Any
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(model_name="gpt-4o-mini")
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        stream = litellm.completion(model=CHAT, messages=MESSAGES, stream=True, **openai(self.server))
+        next(stream)
+        body = {"model": "gpt-4o-mini", "messages": MESSAGES}
+        answer = httpx.post(f"{self.server.base_url}/chat/completions", json=body).json()
+        list(stream)
+        return CompletionResponse(text=answer["choices"][0]["message"]["content"])
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Iterator[CompletionResponse]:
+        yield self.complete(prompt)
+
+
+def test_what_a_class_sends_while_its_litellm_stream_is_half_read_is_its_own(
+    server: LoopbackServer, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """The stream has its request; the next one is of the LlamaIndex call around both."""
+    with counter.run("neighbours"):
+        _Impatient(server=server).complete("When?")
+
+    assert _truth(server) == sorted(map(_figures, memory.records))
+    assert {"litellm", "llama_index"} == {record.framework for record in memory.records}
 
 
 def test_a_request_of_nobodys_after_a_call_is_not_looked_at(

@@ -380,8 +380,9 @@ class Listener:
         latest = _latest.get()
         state = None if latest is None else latest()
         call = None if state is None else state.call or self._unannounced(state)
-        # An answered one sends nothing any more, though LiteLLM tells of its end later.
-        return call if call is not None and call.is_open and not call.is_answered else None
+        # An answered one sends nothing any more, though LiteLLM tells of its end later; nor does one that is read.
+        is_sending = call is not None and call.is_open and not call.is_answered and not call.is_asked
+        return call if is_sending else None
 
     def _unannounced(self, state: CallState) -> OpenCall | None:
         """Open an embedding that sends its request without a word before: ``ollama``'s (LiteLLM 1.106.2)."""
