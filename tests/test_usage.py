@@ -1379,6 +1379,39 @@ def test_half_a_surrogate_pair_does_not_reach_the_file() -> None:
     assert {"?": 3, "n": 4} == as_plain({"\ud800": 3, "n": 4})
 
 
+class _Tokens(int):
+    """A number of a class of its own, as those of an enumeration are."""
+
+
+class _Dollars(float):
+    """A number of a class of its own, as numpy's are."""
+
+
+class _Tier(str):
+    """A word of a class of its own."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"usage": {"prompt_tokens": _Tokens(3), "completion_tokens": _Tokens(4), "n": _Tokens(5)}},
+        {"usage": IN_PLACE | {"cost": _Dollars(0.5)}},
+        {"usage": IN_PLACE | {"service_tier": _Tier("flex"), "list": [_Tier("flex"), _Tokens(3)]}},
+        {"prompt_eval_count": _Tokens(3), "eval_count": _Tokens(4)},
+        {"prompt_eval_count": _Dollars(3), "eval_count": 4},
+    ],
+    ids=repr,
+)
+def test_values_of_classes_of_their_own_are_kept_as_plain_ones(answer: Json) -> None:
+    """An object that no file can hold would cost the whole line, or what was told beside it."""
+    payload = _read(answer, Usage()).payload
+
+    assert answer.get("usage", answer) == payload
+    assert payload == msgspec.json.decode(msgspec.json.encode(payload))
+
+
 # --- text does not reach the log
 
 TEXTS = ["the secret", "secret\n", "a" * 65, "", "\tsecret", "geheim!", "sécret ’", "{secret}"]

@@ -894,7 +894,7 @@ def as_plain(payload: object) -> dict[str, Any]:
     try:
         ordinary = msgspec.convert({"payload": opened}, _Ordinary).payload
         msgspec.json.encode(ordinary)
-    except (ValueError, RecursionError):  # something else in it, or half a surrogate pair: piece by piece then
+    except (TypeError, ValueError, RecursionError):  # of a class of its own, or half a surrogate pair: piece by piece
         plain = _plain(opened, _DEEPEST)
         return plain if isinstance(plain, dict) else {}
     return ordinary
@@ -912,7 +912,7 @@ def _opened(payload: object) -> object:
 
 
 def _numbers_of(answer: object) -> dict[str, Any]:
-    return {_name(name): value for name, value in _fields(answer) or () if token_count(value) is not None}
+    return {_name(name): _plain(value, 0) for name, value in _fields(answer) or () if token_count(value) is not None}
 
 
 def _plain(value: object, depth: int) -> Any:
@@ -921,7 +921,7 @@ def _plain(value: object, depth: int) -> Any:
     if isinstance(value, int):
         return int(value) if abs(value) <= LARGEST else None
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) else None
     if isinstance(value, str):
         return str(value) if _IS_WORD.match(value) else None
     if depth == 0:
