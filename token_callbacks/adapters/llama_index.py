@@ -804,9 +804,17 @@ class TokenCountingHandler(BaseCallbackHandler):
         if event_type is _LLM_TYPE or event_type is _EMBEDDING_TYPE:
             if event_type not in self.event_ends_to_ignore:
                 try:  # what shielded() does, without the call of one more function
-                    self._listen()
+                    installed, span_id = _once.current, active_span_id.get()
+                    if installed is None:  # uninstalled since
+                        self._attach()
+                    elif span_id is not None:
+                        # LlamaIndex's instrumentation event of the same start comes first, in the same span (0.14.25).
+                        evidence = installed.tracker.calls.get(span_id)
+                        call = installed.tracker.embedding_of(span_id) if evidence is None else evidence.call
+                        if call is not None and self not in call.listeners:
+                            call.listeners.append(self)
                 except Exception as error:  # noqa: BLE001
-                    self._ledger.note_internal_error(error, name_of(self._listen))
+                    self._ledger.note_internal_error(error, name_of(self.on_event_start))
             if self.token_budget is not None and event_type is _LLM_TYPE:
                 self._keep_budget(self.token_budget)
         return event_id
@@ -821,19 +829,6 @@ class TokenCountingHandler(BaseCallbackHandler):
 
     def end_trace(self, trace_id: str | None = None, trace_map: dict[str, list[str]] | None = None) -> None:
         """Do nothing."""
-
-    def _listen(self) -> None:
-        installed, span_id = _once.current, active_span_id.get()
-        if installed is None:  # uninstalled since
-            self._attach()
-            installed = _once.current
-        if installed is None or span_id is None:
-            return
-        # LlamaIndex's instrumentation event of the same start comes first, in the same span (0.14.25).
-        evidence = installed.tracker.calls.get(span_id)
-        call = installed.tracker.embedding_of(span_id) if evidence is None else evidence.call
-        if call is not None and self not in call.listeners:
-            call.listeners.append(self)
 
     def _attach(self) -> None:
         for framework in hooks.FRAMEWORKS:  # LiteLLM too, which knows what LlamaIndex's embedding classes over it drop
