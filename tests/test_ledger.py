@@ -191,8 +191,28 @@ def test_a_call_whose_closing_was_interrupted_is_waited_for_by_nobody(counter: T
     assert call not in process_ledger()._under_way
 
 
+def test_a_call_whose_closing_was_interrupted_at_once_is_waited_for_by_nobody(counter: TokenCounter) -> None:
+    """Before anything was read of it."""
+    call = open_call()
+    call.evidence = _Unlike(USAGE)
+    with pytest.raises(KeyboardInterrupt):
+        process_ledger().close_call(call, outcome=Outcome.COMPLETED, evidence=[Told(USAGE)])
+
+    assert call not in process_ledger()._under_way
+
+
 def _interrupt() -> None:
     raise KeyboardInterrupt
+
+
+class _Unlike(Told):
+    """Evidence that is compared when Ctrl-C comes."""
+
+    __hash__ = Told.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        _interrupt()
+        return False
 
 
 class _Leaving(Told):

@@ -422,16 +422,16 @@ class Ledger:
         counts_here: bool = False,
     ) -> None:
         """Close a call that was claimed."""
-        known = call.evidence
-        if known is not None and known not in evidence:
-            evidence = (known, *evidence) if evidence else (known,)
-        is_completed, own = ending.outcome is _COMPLETED, evidence
-        # What a broken stream delivered, the call around it may have seen; and what a mere request was about. What it
-        # saw is not what a request brought that had no answer.
-        if (not is_completed or call.ends_with_outer) and call.is_request and call.failure is None:
-            evidence = _with_outer(evidence, call)
         is_over = True
         try:
+            known = call.evidence
+            if known is not None and known not in evidence:
+                evidence = (known, *evidence) if evidence else (known,)
+            is_completed, own = ending.outcome is _COMPLETED, evidence
+            # What a broken stream delivered, the call around it may have seen; and what a mere request was about. What
+            # it saw is not what a request brought that had no answer.
+            if (not is_completed or call.ends_with_outer) and call.is_request and call.failure is None:
+                evidence = _with_outer(evidence, call)
             if call.inner:
                 if is_completed:  # what was dropped inside it brought nothing of its answer
                     self._close_gone()
