@@ -10,6 +10,7 @@ import inspect
 import json
 import pickle
 import threading
+from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
 from operator import attrgetter
@@ -29,12 +30,14 @@ from token_callbacks.sinks.memory import MemorySink
 
 from .calls import (
     CHAT,
+    CLAUDE,
     MESSAGES,
     PLAIN,
     STREAMS,
     Case,
     acompletion,
     aembedding_of_text,
+    anthropic,
     completion,
     embedding_of_text,
     openai,
@@ -253,6 +256,55 @@ def test_a_batch_lands_in_its_run_and_step(
 
     assert 3 == len(server.ledger) == len(memory.records)
     assert {(run.run_id, "asking")} == {(record.run_id, record.step) for record in memory.records}
+
+
+def _deployments(server: LoopbackServer) -> list[dict[str, Any]]:
+    asked = (CHAT, openai(server)), (CLAUDE, anthropic(server)), ("openai/gpt-4o", openai(server))
+    return [{"model_name": "any", "litellm_params": {"model": model, **there}} for model, there in asked]
+
+
+def test_all_that_a_model_list_asks_are_calls(loopback: Any, counter: TokenCounter, memory: MemorySink) -> None:
+    """LiteLLM hands one logging object to all of them, and tells of the first end only."""
+    server = loopback()
+    with counter.run("fastest") as run, run.step("asking"):
+        litellm.completion("any", MESSAGES, model_list=_deployments(server))
+
+    assert Counter((entry.model, entry.prompt_tokens, entry.completion_tokens) for entry in server.ledger) == Counter(
+        (record.model, record.usage.prompt_tokens, record.usage.completion_tokens) for record in memory.records
+    )
+    assert {(run.run_id, "asking", Outcome.COMPLETED)} == {
+        (record.run_id, record.step, record.outcome) for record in memory.records
+    }
+    assert server.ledger_totals().completion_tokens == run.summary.llm_completion_tokens
+
+
+def test_one_of_a_model_list_that_is_refused_is_a_failed_call(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """The others answer, and LiteLLM passes over it."""
+    server = loopback()
+    server.fail_next(status=500)
+    with counter.run("fastest") as run:
+        litellm.completion("any", MESSAGES, model_list=_deployments(server))
+
+    assert Counter({Outcome.COMPLETED: 2, Outcome.FAILED: 1}) == Counter(record.outcome for record in memory.records)
+    assert server.ledger_totals().completion_tokens == run.summary.llm_completion_tokens
+
+
+def test_the_streams_of_a_model_list_that_nobody_reads_are_abandoned(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """The caller gets the one that began first."""
+    server = loopback(stream_usage="always_last")
+    with counter.run("fastest") as run:
+        [*_, last] = litellm.completion("any", MESSAGES, model_list=_deployments(server), stream=True)
+
+    assert Counter({Outcome.ABANDONED: 2, Outcome.COMPLETED: 1}) == Counter(record.outcome for record in memory.records)
+    assert {run.run_id} == {record.run_id for record in memory.records}
+    [read] = [record for record in memory.records if record.outcome is Outcome.COMPLETED]
+    [entry] = [entry for entry in server.ledger if entry.model == read.model]
+    assert last.model == read.model
+    assert (entry.prompt_tokens, entry.completion_tokens) == (read.usage.prompt_tokens, read.usage.completion_tokens)
 
 
 @pytest.mark.skipif(

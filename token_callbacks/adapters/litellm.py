@@ -17,6 +17,7 @@ Facts about litellm (1.106.2 unless said otherwise) that shape this file:
   ``run_async_function``, which its users have imported by name.
 - ``batch_completion`` and its like call from threads without the caller's context. They look up ``litellm.completion``
   where they are called, as does a ``Router`` its ``_silent_experiment_completion``.
+- All that ``completion(model_list=...)`` asks share one logging object, and it tells of the first end only.
 - A text completion's stream over OpenAI's SDK is asked for when it is read, wherever that may be; by then the call that
   was begun last may be another one.
 - A ``Router`` has ``_update_kwargs_before_fallbacks`` put ``litellm_trace_id`` into what all its tries are made with.
@@ -93,7 +94,7 @@ _latest: contextvars.ContextVar[weakref.ref[CallState] | None] = globals().get("
 class CallState:
     """What this package keeps in LiteLLM's dict of one call."""
 
-    __slots__ = ("__weakref__", "call", "is_mocked", "logging_obj", "origin", "tries")
+    __slots__ = ("__weakref__", "asked", "batch", "call", "is_mocked", "logging_obj", "origin", "tries")
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
@@ -105,6 +106,10 @@ class CallState:
         """The latest attempt."""
         self.tries: _Tries | None = None
         """What the attempts are of, and those of other states of a Router's call; ``None`` for one attempt so far."""
+        self.asked: tuple[Any, Any] | None = None
+        """The model and its provider, where LiteLLM's dict may tell another one's."""
+        self.batch: _Batch | None = None
+        """Those that LiteLLM's dict is shared by, of this state too, unless it is what was there before them."""
 
     def __deepcopy__(self, memo: object) -> CallState:
         """Stay one: other callbacks copy LiteLLM's dict, and must not copy runs and locks with it."""
@@ -127,6 +132,18 @@ class _Tries(str):  # noqa: SLOT000 - its attributes have defaults
     def __deepcopy__(self, memo: object) -> _Tries:
         """Stay one: the Router copies what it was told for each fallback."""
         return self
+
+
+class _Batch:
+    """Calls that LiteLLM makes from threads of its own, with one object and so one dict for all of them."""
+
+    __slots__ = ("answered", "chosen")
+
+    def __init__(self) -> None:
+        self.answered: dict[int, CallState] = {}
+        """Those that were answered, by the id of what LiteLLM is given."""
+        self.chosen: CallState | None = None
+        """The one whose answer the caller is given."""
 
 
 class _Watch(weakref.ref[Any]):
@@ -251,16 +268,44 @@ class Listener:
         details = _details_of(logging_obj)
         if details is not None and _KEY not in details:
             state = details[_KEY] = self._new_state()
-            state.is_mocked = _is_mocked(options)
             tries = options.get("litellm_trace_id")
             state.tries = tries if isinstance(tries, _Tries) else None
-            # LiteLLM reports no end of a stream that is dropped or a call that is cancelled; its logging object then
-            # goes with it. The state must not hold on to that object.
-            state.logging_obj = weakref.ref(logging_obj)
-            watch = _Watch(logging_obj, self._forget)
-            watch.state = state
-            _watches[id(watch)] = watch
-            _latest.set(weakref.ref(state))
+            self._begin(state, logging_obj, options)
+
+    def set_up_one(self, logging_obj: Any, options: Mapping[str, Any]) -> CallState | None:
+        """Note that one call of a batch begins, on a thread of its own; ``None`` where LiteLLM's object is its own."""
+        details = _details_of(logging_obj)
+        whole = None if details is None else details.get(_KEY)
+        if not _is_state(whole):
+            return None
+        with self._ledger.lock:
+            whole.batch = whole.batch or _Batch()
+        whole.logging_obj = None  # it is theirs, and nothing more comes of this one
+        state = CallState(whole.origin)
+        state.batch = whole.batch
+        state.asked = _asked(options)
+        self._begin(state, logging_obj, options)
+        return state
+
+    def end_one(self, state: CallState, response: Any, error: BaseException | None) -> None:
+        """Close a call of a batch: LiteLLM tells of the first end only. A stream is open until its reader is known."""
+        if state.batch is not None and error is None:
+            state.batch.answered[id(response)] = state
+        if state.call is not None and error is not None:
+            outcome = Outcome.CANCELLED if is_cancellation(error) else Outcome.FAILED
+            self._ledger.close_call(state.call, outcome=outcome, error=error)
+        elif state.call is not None and not state.call.streamed:
+            self._ledger.close_call(state.call, outcome=Outcome.COMPLETED)
+
+    def _begin(self, state: CallState, logging_obj: Any, options: Mapping[str, Any]) -> None:
+        state.is_mocked = _is_mocked(options)
+        # LiteLLM reports no end of a stream that is dropped or a call that is cancelled; its logging object then
+        # goes with it. The state must not hold on to that object.
+        state.logging_obj = weakref.ref(logging_obj)
+        watch = _Watch(logging_obj, self._forget)
+        watch.state = state
+        _watches[id(watch)] = watch
+        _latest.set(weakref.ref(state))
 
     def send(self, details: MutableMapping[str, Any], messages: Any) -> None:
         """Open the call: the request goes out now. Two handlers, or LiteLLM itself, may say so twice."""
@@ -296,8 +341,8 @@ class Listener:
     def request(self, logging_obj: Any) -> None:
         """Take that the code running right now is about to send this call's request, in whatever context."""
         details = _details_of(logging_obj)
-        state = None if details is None else details.get(_KEY)
-        if _is_state(state):
+        state = None if details is None else _state_in(details)
+        if state is not None:
             _latest.set(weakref.ref(state))
 
     def pass_event(self, details: MutableMapping[str, Any], text: str) -> None:
@@ -340,9 +385,11 @@ class Listener:
 
     def hand_over(self, details: MutableMapping[str, Any], response: Any) -> None:
         """Take what a call is about to give its caller; of one that was not announced, this is the first word."""
-        state = details.get(_KEY)
-        if not _is_state(state) or response is None:
+        state = _state_in(details)
+        if state is None or response is None:
             return
+        if state.batch is not None:
+            state = self._choose(state, state.batch, response)
         call, is_stream = state.call, details.get("stream") is True
         if call is None and is_stream:
             self._open_unannounced(state, details)
@@ -352,6 +399,18 @@ class Listener:
             evidence = _evidence(call)
             evidence.response = response if evidence.response is None else evidence.response
             call.is_answered = True
+
+    def _choose(self, state: CallState, batch: _Batch, response: Any) -> CallState:
+        """Find the call of a batch whose answer the caller is given, once all are over; nobody reads the others."""
+        chosen = batch.answered.get(id(response))
+        if chosen is None:  # it is the answer of one of them, on its own thread
+            return state
+        batch.chosen = chosen
+        for other in batch.answered.values():
+            if other is not chosen and other.call is not None:
+                self._ledger.close_call(other.call, outcome=other.call.outcome_if_left)
+        batch.answered.clear()
+        return chosen
 
     def succeed(self, details: MutableMapping[str, Any], response: Any) -> None:
         """Close the call with LiteLLM's response."""
@@ -409,14 +468,14 @@ class Listener:
         return CallState(self._ledger.origin(FRAMEWORK, self._ledger.enclosing_call(besides=self.enclosing)))
 
     def _state(self, details: MutableMapping[str, Any]) -> CallState:
-        state = details.get(_KEY)
-        if not _is_state(state):
+        state = _state_in(details)
+        if state is None:
             state = details[_KEY] = self._new_state()
         return state
 
     def _call(self, details: MutableMapping[str, Any]) -> OpenCall | None:
-        state = details.get(_KEY)
-        return state.call if _is_state(state) else None
+        state = _state_in(details)
+        return None if state is None else state.call
 
     def _open(self, state: CallState, operation: Operation, details: Mapping[str, Any], messages: Any) -> OpenCall:
         origin = state.origin
@@ -425,12 +484,9 @@ class Listener:
         metadata = part(params, "metadata")
         if (run_id := _text(part(metadata, RUN_KEY))) is not None:
             origin = self._ledger.origin_in(run_id, origin)
+        model, provider = state.asked or (details.get("model"), details.get("custom_llm_provider"))
         call = self._ledger.open_call(
-            origin,
-            framework=FRAMEWORK,
-            operation=operation,
-            provider=_text(details.get("custom_llm_provider")),
-            model=_text(details.get("model")),
+            origin, framework=FRAMEWORK, operation=operation, provider=_text(provider), model=_text(model)
         )
         if state.call is not None and state.tries is None:
             state.tries = _Tries()
@@ -545,6 +601,8 @@ class _Installed:
         self._pass_event: Callable[..., None] = ledger.shielded(_listener.pass_event)
         self._request: Callable[..., None] = ledger.shielded(_listener.request)
         self._hand_over: Callable[..., None] = ledger.shielded(_listener.hand_over)
+        self._set_up_one: Callable[..., CallState | None] = ledger.shielded(_listener.set_up_one)
+        self._end_one: Callable[..., None] = ledger.shielded(_listener.end_one)
         self._close_stream: Callable[..., None] = ledger.shielded(_listener.close_stream)
         self._break_stream: Callable[..., None] = ledger.shielded(_listener.break_stream)
         self._patches = Patches()
@@ -563,7 +621,7 @@ class _Installed:
         self._patches.wrap(text, "async_streaming", self._around_async_text_stream)
         for module in map(sys.modules.get, _RUN_ASYNC_IN_A_THREAD):
             self._patches.wrap(module, "run_async_function", _around_run_async_function)
-        self._patches.wrap(sys.modules.get("litellm.batch_completion.main"), "litellm", _Carrying)
+        self._patches.wrap(sys.modules.get("litellm.batch_completion.main"), "litellm", self._around_batches)
         self._patches.wrap(getattr(litellm, "Router", None), "_silent_experiment_completion", _carrying_method)
         ledger.add_locator(_listener.enclosing, is_innermost=True)
         self._ledger = ledger
@@ -584,6 +642,27 @@ class _Installed:
             return result
 
         return function_setup
+
+    def _around_batches(self, module: Any) -> Any:
+        return _Carrying(module, self._around_one)
+
+    def _around_one(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def completion(*args: Any, **kwargs: Any) -> Any:
+            # Where a model_list= is given, all of a batch are made with one object.
+            logging_obj = kwargs.get("litellm_logging_obj")
+            state = None if logging_obj is None else self._set_up_one(logging_obj, kwargs)
+            if state is None:
+                return original(*args, **kwargs)
+            try:
+                response = original(*args, **kwargs)
+            except BaseException as error:
+                self._end_one(state, None, error)
+                raise
+            self._end_one(state, response, None)
+            return response
+
+        return completion
 
     def _around_update_response_metadata(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -679,6 +758,7 @@ class _Installed:
         self._ledger.remove_locator(_listener.enclosing)
         self._see_to_registration = self._set_up = self._end_stream = _do_nothing
         self._pass_event = self._request = self._hand_over = _do_nothing
+        self._set_up_one = self._end_one = _do_nothing
         self._close_stream = self._break_stream = _do_nothing
         for name in CALLBACK_LISTS:
             registered = getattr(litellm, name, None)
@@ -716,12 +796,13 @@ def _is_made_by_litellm(options: Mapping[str, Any]) -> bool:
 class _Carrying:
     """Stands for LiteLLM in a module that calls it from threads of its own, where they are given their work."""
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         self._module = module
+        self._around = around
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._module, name)
-        return carried_call(found) if name == "completion" else found
+        return carried_call(self._around(found)) if name == "completion" else found
 
 
 def _carrying_method(function: Callable[..., Any]) -> property:
@@ -801,6 +882,16 @@ def _is_mocked(options: Mapping[str, Any]) -> bool:
     return (isinstance(mock, str | list) and not is_error) or bool(options.get("mock_tool_calls"))
 
 
+def _asked(options: Mapping[str, Any]) -> tuple[Any, Any] | None:
+    """Name the model and its provider; ``None`` where LiteLLM does not know one."""
+    names = ("model", "custom_llm_provider", "api_base", "api_key")
+    try:
+        model, provider, _, _ = litellm.get_llm_provider(*map(options.get, names))
+    except litellm.exceptions.BadRequestError:
+        return None
+    return model, provider
+
+
 def _was_raised_by(stream: object, error: BaseException) -> bool:
     """Tell whether an exception came out of a stream, and not from its reader."""
     return any(frame.f_locals.get("self") is stream for frame, _ in traceback.walk_tb(error.__traceback__))
@@ -808,6 +899,19 @@ def _was_raised_by(stream: object, error: BaseException) -> bool:
 
 def _is_tapped(provider: str | None) -> bool:
     return provider in _TAPPED or provider in getattr(litellm, "openai_compatible_providers", ())
+
+
+def _state_in(details: Mapping[str, Any]) -> CallState | None:
+    """Find what is kept in LiteLLM's dict: of a batch, for the call of the running code, or for the chosen one."""
+    state = details.get(_KEY)
+    if not _is_state(state):
+        return None
+    if state.batch is None:
+        return state
+    latest = _latest.get()
+    own = None if latest is None else latest()
+    is_one = own is not None and own is not state and own.batch is state.batch
+    return own if is_one else state.batch.chosen or state
 
 
 def _is_state(value: object) -> TypeGuard[CallState]:
