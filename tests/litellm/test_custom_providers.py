@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import httpx
 import litellm
 import pytest
 from litellm.types.llms.openai import ChatCompletionUsageBlock
 from litellm.types.utils import GenericStreamingChunk
+from llama_index.llms.litellm import LiteLLM
 
+from loopback_server import LoopbackServer
 from token_callbacks import TokenCounter
 from token_callbacks.records import Outcome
 from token_callbacks.sinks.memory import MemorySink
+
+from .calls import CHAT, openai
 
 MESSAGES = [{"role": "user", "content": "When does it open?"}]
 USAGE = ChatCompletionUsageBlock(prompt_tokens=3, completion_tokens=4, total_tokens=7)
@@ -116,3 +123,171 @@ def test_a_stream_that_is_left_is_abandoned(counter: TokenCounter, memory: Memor
     [record] = memory.records
     assert (Outcome.ABANDONED, run.run_id) == (record.outcome, record.run_id)
     assert 1 == run.summary.calls.abandoned
+
+
+# --- classes that ask a model themselves
+
+
+class Asking(litellm.CustomLLM):
+    """Asks with a client of its own, and passes no usage on."""
+
+    server: LoopbackServer
+
+    def _request(self, *, stream: bool = False) -> dict[str, Any]:
+        asked = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+        body = {"model": "gpt-4o-mini", "messages": MESSAGES, **asked}
+        return {"method": "POST", "url": f"{self.server.base_url}/chat/completions", "json": body}
+
+    def completion(self, *args: Any, **kwargs: Any) -> litellm.ModelResponse:
+        with httpx.Client() as client:
+            return _answer(client.request(**self._request()).raise_for_status())
+
+    async def acompletion(self, *args: Any, **kwargs: Any) -> litellm.ModelResponse:
+        async with httpx.AsyncClient() as client:
+            return _answer((await client.request(**self._request())).raise_for_status())
+
+    def streaming(self, *args: Any, **kwargs: Any) -> Iterator[GenericStreamingChunk]:
+        with httpx.Client() as client, client.stream(**self._request(stream=True)) as response:
+            yield from map(_passed_on, response.raise_for_status().iter_lines())
+
+    async def astreaming(self, *args: Any, **kwargs: Any) -> AsyncIterator[GenericStreamingChunk]:
+        async with httpx.AsyncClient() as client, client.stream(**self._request(stream=True)) as response:
+            async for line in response.raise_for_status().aiter_lines():
+                yield _passed_on(line)
+
+
+class Eager(Asking):
+    """Asks before its stream is read."""
+
+    def streaming(self, *args: Any, **kwargs: Any) -> Iterator[GenericStreamingChunk]:
+        client = httpx.Client()
+        response = client.send(client.build_request(**self._request(stream=True)), stream=True)
+        return map(_passed_on, response.iter_lines())
+
+
+class Thorough(Asking):
+    """Asks twice."""
+
+    def completion(self, *args: Any, **kwargs: Any) -> litellm.ModelResponse:
+        super().completion()
+        return super().completion()
+
+
+class Delegating(Asking):
+    """Has LiteLLM ask."""
+
+    def completion(self, *args: Any, **kwargs: Any) -> litellm.ModelResponse:
+        return litellm.completion(model=CHAT, messages=MESSAGES, **openai(self.server))
+
+    async def acompletion(self, *args: Any, **kwargs: Any) -> litellm.ModelResponse:
+        return await litellm.acompletion(model=CHAT, messages=MESSAGES, **openai(self.server))
+
+
+def _answer(response: httpx.Response) -> litellm.ModelResponse:
+    content = response.json()["choices"][0]["message"]["content"]
+    return litellm.ModelResponse(choices=[{"message": {"content": content}}])
+
+
+def _passed_on(line: str) -> GenericStreamingChunk:
+    choices = json.loads(line.removeprefix("data: "))["choices"] if line.startswith("data: {") else []
+    text = choices[0]["delta"].get("content") or "" if choices else ""
+    return {**_chunk(text), "is_finished": line.endswith("[DONE]"), "usage": None}
+
+
+def _two_in_turn() -> None:
+    streams = [_ask(stream=True), _ask(stream=True)]
+    for stream in streams:
+        list(stream)
+
+
+def _read_on_a_thread() -> None:
+    thread = threading.Thread(target=list, args=(_ask(stream=True),))
+    thread.start()
+    thread.join()
+
+
+def _over_llama_index() -> None:
+    llm = LiteLLM(model="library/desk")
+    llm.complete("When does it open?")
+    list(llm.stream_complete("And when does it close?"))
+
+
+ASKED: dict[str, tuple[type[Asking], Callable[[], Any]]] = {
+    **{name: (Asking, ask) for name, ask in ANSWERED.items()},
+    "streams read in turn": (Asking, _two_in_turn),
+    "read on a thread": (Asking, _read_on_a_thread),
+    "under LlamaIndex": (Asking, _over_llama_index),
+    "asking before it is read": (Eager, ANSWERED["completion streamed"]),
+    "asking twice": (Thorough, _ask),
+    "asking LiteLLM": (Delegating, _ask),
+    "asking LiteLLM, async": (Delegating, ANSWERED["acompletion"]),
+}
+
+
+Staff = Callable[[type[Asking], LoopbackServer], None]
+
+
+@pytest.fixture
+def staff(monkeypatch: pytest.MonkeyPatch) -> Staff:
+    """Let a class answer, which asks a server."""
+
+    def put(kind: type[Asking], server: LoopbackServer) -> None:
+        handler = kind()
+        handler.server = server
+        monkeypatch.setattr(litellm, "custom_provider_map", [{"provider": "library", "custom_handler": handler}])
+
+    return put
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_a_class_asks_is_told_by_who_answers(
+    staff: Staff, loopback: Any, counter: TokenCounter, memory: MemorySink, name: str
+) -> None:
+    """One request, one record, with the figures of the server."""
+    server = loopback(stream_usage="always_last")
+    kind, ask = ASKED[name]
+    staff(kind, server)
+    with counter.run("asking") as run:
+        ask()
+
+    assert [(entry.prompt_tokens, entry.completion_tokens) for entry in server.ledger] == [
+        (record.usage.prompt_tokens, record.usage.completion_tokens) for record in memory.records
+    ]
+    assert {(Outcome.COMPLETED, run.run_id)} == {(record.outcome, record.run_id) for record in memory.records}
+
+
+RETRIED: dict[str, Callable[..., Any]] = {
+    "completion": _ask,
+    "acompletion": lambda **options: asyncio.run(_aask(**options)),
+}
+
+
+@pytest.mark.parametrize("name", RETRIED)
+def test_a_class_that_is_refused_leaves_a_failed_call(
+    staff: Staff, loopback: Any, counter: TokenCounter, memory: MemorySink, name: str
+) -> None:
+    """LiteLLM tells of no sending."""
+    server = loopback()
+    staff(Asking, server)
+    server.fail_next(status=500)
+    with counter.run("asking"), pytest.raises(litellm.APIConnectionError):
+        RETRIED[name]()
+
+    assert [Outcome.FAILED] == [record.outcome for record in memory.records]
+
+
+@pytest.mark.parametrize("name", RETRIED)
+def test_each_try_of_a_class_is_a_call(
+    staff: Staff, loopback: Any, counter: TokenCounter, memory: MemorySink, name: str
+) -> None:
+    """LiteLLM has one dict for both."""
+    server = loopback()
+    staff(Asking, server)
+    server.fail_next(status=500)
+    with counter.run("asking"):
+        RETRIED[name](num_retries=1)
+
+    assert 2 == len(server.ledger)
+    assert [(1, Outcome.FAILED), (2, Outcome.COMPLETED)] == [
+        (record.attempt, record.outcome) for record in memory.records
+    ]

@@ -12,6 +12,8 @@ Facts about litellm (1.106.2 unless said otherwise) that shape this file:
   API hands every event to ``_process_chunk`` as text, before LiteLLM puts its guess into the last one.
 - ``update_response_metadata``, looked up in its module each time, is given what the caller gets next, on the caller's
   stack. Of some mocks, and of a class in ``custom_provider_map``, that is the first word, and a success event the last.
+- Such a class is asked by the method that ``custom_chat_llm_router`` returns, looked up in its module each time; it may
+  ask a model itself, also by way of LiteLLM.
 - ``function_setup`` runs first in every call, in the caller's context and on its stack.
 - A sync call of a ``Router`` inside a running loop goes to a thread without the caller's context, by way of
   ``run_async_function``, which its users have imported by name.
@@ -32,6 +34,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import inspect
 import json
 import sys
 import traceback
@@ -318,6 +321,22 @@ class Listener:
         # Not yet, though a request may have been, of several: Bedrock's Titan embeds text by text. A mock is at once.
         state.call.is_answered = state.is_mocked and not state.call.streamed
 
+    def ask_class(self, logging_obj: Any, messages: Any) -> None:
+        """Open the call that a class of the user's is asked for: LiteLLM tells of no sending then."""
+        details = _details_of(logging_obj)
+        if details is None:
+            return
+        self.send(details, messages)
+        call = self._call(details)
+        if call is not None and not call.streamed:  # it may ask as often as it likes, and has the last word
+            call.is_asked_once = call.reports_late = False
+
+    def take_class_answer(self, logging_obj: Any, response: Any) -> None:
+        """Take what such a class has answered: of a second try of its, LiteLLM tells no more."""
+        details = _details_of(logging_obj)
+        if details is not None:
+            self.hand_over(details, response)
+
     def answer(self, details: MutableMapping[str, Any]) -> None:
         """Keep the provider's raw answer: LiteLLM's own report of it may come late or never."""
         call = self._call(details)
@@ -436,12 +455,9 @@ class Listener:
 
     def enclosing(self) -> OpenCall | None:
         """Find the open call, if any, whose request the code running right now is about to send."""
-        latest = _latest.get()
-        state = None if latest is None else latest()
+        state = _latest_state()
         call = None if state is None else state.call or self._unannounced(state)
-        # An answered one sends nothing any more, though LiteLLM tells of its end later; nor does one that is read.
-        is_sending = call is not None and call.is_open and not call.is_answered and not call.is_asked
-        return call if is_sending else None
+        return call if call is not None and _is_sending(call) else None
 
     def _unannounced(self, state: CallState) -> OpenCall | None:
         """Open an embedding that sends its request without a word before: ``ollama``'s (LiteLLM 1.106.2)."""
@@ -465,7 +481,12 @@ class Listener:
         return state.call
 
     def _new_state(self) -> CallState:
-        return CallState(self._ledger.origin(FRAMEWORK, self._ledger.enclosing_call(besides=self.enclosing)))
+        # A call that LiteLLM has half done is not around this one, unless it is a class that is asked right now.
+        latest = _latest_state()
+        call = None if latest is None else latest.call
+        if call is None or call.reports_late or not _is_sending(call):
+            call = self._ledger.enclosing_call(besides=self.enclosing)
+        return CallState(self._ledger.origin(FRAMEWORK, call))
 
     def _state(self, details: MutableMapping[str, Any]) -> CallState:
         state = _state_in(details)
@@ -599,6 +620,8 @@ class _Installed:
         self._set_up: Callable[..., None] = ledger.shielded(_listener.set_up)
         self._end_stream: Callable[..., None] = ledger.shielded(_listener.end_stream)
         self._pass_event: Callable[..., None] = ledger.shielded(_listener.pass_event)
+        self._ask_class: Callable[..., None] = ledger.shielded(_listener.ask_class)
+        self._take_class_answer: Callable[..., None] = ledger.shielded(_listener.take_class_answer)
         self._request: Callable[..., None] = ledger.shielded(_listener.request)
         self._hand_over: Callable[..., None] = ledger.shielded(_listener.hand_over)
         self._set_up_one: Callable[..., CallState | None] = ledger.shielded(_listener.set_up_one)
@@ -617,8 +640,9 @@ class _Installed:
         for client in _http_clients():
             self._patches.wrap(client, "post", self._around_post)
         text = getattr(sys.modules.get("litellm.llms.openai.completion.handler"), "OpenAITextCompletion", None)
-        self._patches.wrap(text, "streaming", self._around_text_stream)
-        self._patches.wrap(text, "async_streaming", self._around_async_text_stream)
+        self._patches.wrap(text, "streaming", self._around_lazy_stream)
+        self._patches.wrap(text, "async_streaming", self._around_async_lazy_stream)
+        self._patches.wrap(sys.modules.get("litellm.main"), "custom_chat_llm_router", self._around_custom_router)
         for module in map(sys.modules.get, _RUN_ASYNC_IN_A_THREAD):
             self._patches.wrap(module, "run_async_function", _around_run_async_function)
         self._patches.wrap(sys.modules.get("litellm.batch_completion.main"), "litellm", self._around_batches)
@@ -723,18 +747,55 @@ class _Installed:
 
         return post
 
-    def _around_text_stream(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _around_custom_router(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def custom_chat_llm_router(*args: Any, **kwargs: Any) -> Any:
+            method = original(*args, **kwargs)
+            if inspect.isgeneratorfunction(method):
+                return self._around_lazy_stream(method)
+            if inspect.isasyncgenfunction(method):
+                return self._around_async_lazy_stream(method)
+            around = self._around_async_class if inspect.iscoroutinefunction(method) else self._around_class
+            return around(method)
+
+        return custom_chat_llm_router
+
+    def _around_class(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def ask(*args: Any, **kwargs: Any) -> Any:
+            logging_obj = kwargs.get("logging_obj")
+            self._ask_class(logging_obj, kwargs.get("messages"))
+            with self._sending_now(logging_obj):
+                response = original(*args, **kwargs)
+            self._take_class_answer(logging_obj, response)
+            return response
+
+        return ask
+
+    def _around_async_class(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        async def ask(*args: Any, **kwargs: Any) -> Any:
+            logging_obj = kwargs.get("logging_obj")
+            self._ask_class(logging_obj, kwargs.get("messages"))
+            with self._sending_now(logging_obj):
+                response = await original(*args, **kwargs)
+            self._take_class_answer(logging_obj, response)
+            return response
+
+        return ask
+
+    def _around_lazy_stream(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def streaming(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            with self._sending_later(kwargs.get("logging_obj")):
+            with self._sending_now(kwargs.get("logging_obj")):
                 yield from original(*args, **kwargs)
 
         return streaming
 
-    def _around_async_text_stream(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _around_async_lazy_stream(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         async def async_streaming(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            with self._sending_later(kwargs.get("logging_obj")):
+            with self._sending_now(kwargs.get("logging_obj")):
                 async with contextlib.aclosing(original(*args, **kwargs)) as stream:
                     async for chunk in stream:
                         yield chunk
@@ -742,8 +803,8 @@ class _Installed:
         return async_streaming
 
     @contextlib.contextmanager
-    def _sending_later(self, logging_obj: Any) -> Iterator[None]:
-        """Tell of a request that is sent when its stream is read: LiteLLM tells nobody that it was refused."""
+    def _sending_now(self, logging_obj: Any) -> Iterator[None]:
+        """Tell of a request that is sent by the code inside: LiteLLM tells late, or nobody, that it was refused."""
         self._request(logging_obj)
         try:
             yield
@@ -758,7 +819,7 @@ class _Installed:
         self._ledger.remove_locator(_listener.enclosing)
         self._see_to_registration = self._set_up = self._end_stream = _do_nothing
         self._pass_event = self._request = self._hand_over = _do_nothing
-        self._set_up_one = self._end_one = _do_nothing
+        self._set_up_one = self._end_one = self._ask_class = self._take_class_answer = _do_nothing
         self._close_stream = self._break_stream = _do_nothing
         for name in CALLBACK_LISTS:
             registered = getattr(litellm, name, None)
@@ -908,10 +969,19 @@ def _state_in(details: Mapping[str, Any]) -> CallState | None:
         return None
     if state.batch is None:
         return state
-    latest = _latest.get()
-    own = None if latest is None else latest()
+    own = _latest_state()
     is_one = own is not None and own is not state and own.batch is state.batch
     return own if is_one else state.batch.chosen or state
+
+
+def _latest_state() -> CallState | None:
+    latest = _latest.get()
+    return None if latest is None else latest()
+
+
+def _is_sending(call: OpenCall) -> bool:
+    # An answered one sends nothing any more, though LiteLLM tells of its end later; nor does one that is read.
+    return call.is_open and not call.is_answered and not call.is_asked
 
 
 def _is_state(value: object) -> TypeGuard[CallState]:
