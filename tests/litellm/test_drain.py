@@ -38,6 +38,7 @@ from .calls import (
     acompletion,
     aembedding_of_text,
     anthropic,
+    claude_completion,
     completion,
     embedding_of_text,
     openai,
@@ -427,6 +428,11 @@ def num_retries(server: LoopbackServer, **options: Any) -> Any:
     return litellm.completion(model=CHAT, messages=MESSAGES, num_retries=1, **openai(server), **options)
 
 
+def claude_num_retries(server: LoopbackServer) -> Any:
+    """Chat; LiteLLM makes the call again, of whose client there is nothing that would try again by itself."""
+    return claude_completion(server, num_retries=1)
+
+
 async def num_aretries(server: LoopbackServer, **options: Any) -> Any:
     """Chat; LiteLLM makes the call again."""
     return await litellm.acompletion(model=CHAT, messages=MESSAGES, num_retries=1, **openai(server), **options)
@@ -512,7 +518,9 @@ def test_calls_that_share_the_callers_trace_id_are_calls_of_their_own(
     assert [record.call_id for record in memory.records] == [record.logical_call_id for record in memory.records]
 
 
-@pytest.mark.parametrize("call", [fallback, afallback, num_aretries, router_retry], ids=lambda call: call.__name__)
+@pytest.mark.parametrize(
+    "call", [fallback, afallback, claude_num_retries, num_aretries, router_retry], ids=lambda call: call.__name__
+)
 def test_tries_whose_requests_nobody_sees_are_told_together(
     loopback: Any, counter: TokenCounter, memory: MemorySink, call: Callable[..., Any]
 ) -> None:
@@ -526,7 +534,9 @@ def test_tries_whose_requests_nobody_sees_are_told_together(
     finally:
         httpx_taps.install(process_ledger())
 
-    assert [1, 2] == [record.attempt for record in memory.records]
+    assert [(1, Outcome.FAILED), (2, Outcome.COMPLETED)] == [
+        (record.attempt, record.outcome) for record in memory.records
+    ]
     assert [memory.records[0].call_id] * 2 == [record.logical_call_id for record in memory.records]
 
 

@@ -97,7 +97,7 @@ _latest: contextvars.ContextVar[weakref.ref[CallState] | None] = globals().get("
 class CallState:
     """What this package keeps in LiteLLM's dict of one call."""
 
-    __slots__ = ("__weakref__", "asked", "batch", "call", "is_mocked", "logging_obj", "origin", "tries")
+    __slots__ = ("__weakref__", "asked", "batch", "call", "error_id", "is_mocked", "logging_obj", "origin", "tries")
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
@@ -107,6 +107,8 @@ class CallState:
         """LiteLLM's object of this call, where its beginning was seen."""
         self.call: OpenCall | None = None
         """The latest attempt."""
+        self.error_id: int | None = None
+        """Of the exception that was being handled where the latest attempt began."""
         self.tries: _Tries | None = None
         """What the attempts are of, and those of other states of a Router's call; ``None`` for one attempt so far."""
         self.asked: tuple[Any, Any] | None = None
@@ -315,11 +317,16 @@ class Listener:
         operation = OPERATIONS.get(details.get("call_type") or "")
         if operation is None:
             return
-        state = self._state(details)
-        if state.call is None or not state.call.is_open:  # if it is not, this is a fallback or retry in the same dict
-            state.call = self._open(state, operation, details, messages)
+        state, error = self._state(details), sys.exc_info()[1]
+        call = state.call
+        if call is not None and not call.is_wrapper and error is not None and id(error) != state.error_id:
+            # It is tried again while its own error is handled, of which LiteLLM tells later, or never (num_retries=1).
+            self._ledger.close_call(call, outcome=Outcome.FAILED, error=error)
+        if call is None or not call.is_open:  # if it is not, this is a fallback or retry in the same dict
+            call = state.call = self._open(state, operation, details, messages)
+            state.error_id = None if error is None else id(error)
         # Not yet, though a request may have been, of several: Bedrock's Titan embeds text by text. A mock is at once.
-        state.call.is_answered = state.is_mocked and not state.call.streamed
+        call.is_answered = state.is_mocked and not call.streamed
 
     def ask_class(self, logging_obj: Any, messages: Any) -> None:
         """Open the call that a class of the user's is asked for: LiteLLM tells of no sending then."""
