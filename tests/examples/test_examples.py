@@ -57,9 +57,8 @@ def test_litellm_tool_loop(tmp_path: Path) -> None:
     _run("litellm_tool_loop.py", folder=tmp_path)
 
     [summary] = _summaries(tmp_path)
-    assert [("turn 1", 1), ("turn 2", 1), ("turn 3", 1)] == [
-        (group["name"], group["calls"]) for group in summary["by_step"]
-    ]
+    # LiteLLM tells of the end of a stream on a thread of its own: the next one's may come first.
+    assert {"turn 1": 1, "turn 2": 1, "turn 3": 1} == {group["name"]: group["calls"] for group in summary["by_step"]}
 
 
 def test_fastapi_stream(tmp_path: Path) -> None:
