@@ -392,7 +392,7 @@ def test_a_fault_of_ours_is_counted_and_goes_no_further(
     def broken(*args: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("token_callbacks.ledger.settle", broken)
+    monkeypatch.setattr("token_callbacks.wire.WireEvidence.reading", broken)
     with counter.run("broken") as run:
         answer = _asked(framework, loopback().base_url)
 

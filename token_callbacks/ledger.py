@@ -42,7 +42,7 @@ from token_callbacks.evidence import (
 from token_callbacks.records import CallRecord, Doubt, Operation, Outcome, Sources, Usage
 from token_callbacks.runs import current_agent
 from token_callbacks.totals import COUNTS, Entry
-from token_callbacks.usage import Reading, is_broken
+from token_callbacks.usage import Reading, is_broken, is_whole
 from token_callbacks.worker import Worker
 
 _log = logging.getLogger("token_callbacks")
@@ -398,20 +398,15 @@ class Ledger:
         The end of a wrapper is also the end of the calls inside it: their own end event may come later, or never.
         ``counts_here``: nothing is left to the worker, however long it is.
         """
-        if not self._claim(call):
+        with self.lock:  # whoever else may be about to
+            is_open, call.is_open = call.is_open, False
+        if not is_open:
             return
         if outcome is _COMPLETED and error is None and not cached:
             ending = _PLAIN_ENDING
         else:
             ending = Ending(outcome, error if error is None or isinstance(error, str) else type(error).__name__, cached)
         self._close(call, ending, evidence, counts_here=counts_here)
-
-    def _claim(self, call: OpenCall) -> bool:
-        """Tell whether a call is open and so the caller's to close, whoever else may be about to."""
-        with self.lock:
-            is_open = call.is_open
-            call.is_open = False
-        return is_open
 
     def _close(
         self,
@@ -424,6 +419,8 @@ class Ledger:
         """Close a call that was claimed."""
         is_over = True
         try:
+            if ending is _PLAIN_ENDING and len(call.inner) == 1 and not evidence and self._close_by_request(call):
+                return
             known = call.evidence
             if known is not None and known not in evidence:
                 evidence = (known, *evidence) if evidence else (known,)
@@ -452,15 +449,65 @@ class Ledger:
             if is_over:
                 self._forget(call)
 
+    def _close_by_request(self, call: OpenCall) -> bool:
+        """Close a call that was claimed and came to its end by the one request that it made, if that is all there is.
+
+        Tells whether it is closed. Where the answer to the request told prompt and completion, there is nothing to
+        join, to settle or to count, and the call around it makes no record.
+        """
+        if self._gone:  # what was dropped inside it brought nothing of its answer
+            self._close_gone()
+        request, *others = call.inner
+        witness = request.evidence
+        is_sent = request.is_request and request.ends_with_outer and not request.is_awaited
+        if not is_sent or others or request.inner or call.outer is not None or witness is None:
+            return False
+        if request.operation is _EMBEDDING:  # there may be several
+            return False
+        if request.failure is not None or request.break_off is not None:
+            return False
+        try:
+            reading = witness.reading(request.operation)
+            if reading is None or reading.unreadable or not is_whole(reading.usage, request.operation):
+                return False
+            names = reading.names or _names((witness,) if call.evidence is None else (witness, call.evidence))
+        except Exception:  # noqa: BLE001 - it is asked again, and that is noted
+            return False
+        listeners = _listeners(request) if request.listeners else call.listeners
+        is_ours = False
+        try:
+            with self.lock:
+                is_ours, request.is_open = request.is_open, False
+            if is_ours and (request.seats or listeners):
+                request.streamed = request.streamed or call.streamed
+                call_id = next(self._call_ids)
+                draft = Draft(
+                    call=request,
+                    call_id=call_id,
+                    logical_call_id=self._logical_call_id(request, call_id),
+                    ending=_PLAIN_ENDING,
+                    ended_at=self.clock(),
+                    usage=reading.usage,
+                    sources=BOTH_REPORTED,
+                    reading=reading,
+                    names=names,
+                    doubts=[] if reading.is_counts else reading.doubts,
+                )
+                with self.lock:
+                    self._give(draft, request.seats, listeners)
+        finally:
+            if is_ours:
+                self._forget(request)
+        return is_ours
+
     def close_llm(self, call: OpenCall) -> None:
         """Close an LLM call that came to its end, as ``close_call`` does, in fewer steps where that can be.
 
         Where nothing is around it or in it, and its usage is told in a shape that was read before, there is nothing to
         join, to settle or to doubt.
         """
-        with self.lock:  # what _claim() does, without the call of one more function
-            is_open = call.is_open
-            call.is_open = False
+        with self.lock:  # whoever else may be about to
+            is_open, call.is_open = call.is_open, False
         if not is_open:
             return
         witness = call.evidence
