@@ -158,10 +158,11 @@ class OpenCall(msgspec.Struct, kw_only=True, eq=False):
     @property
     def is_asked(self) -> bool:
         """Its one request was sent, and has not failed."""
-        return self.is_asked_once and any(
-            inner.ends_with_outer and inner.is_request and not (inner.failure or inner.break_off)
-            for inner in self.inner
-        )
+        if self.is_asked_once:
+            for inner in self.inner:
+                if inner.ends_with_outer and inner.is_request and not (inner.failure or inner.break_off):
+                    return True
+        return False
 
     @property
     def outcome_if_left(self) -> Outcome:
@@ -343,12 +344,12 @@ class Ledger:
         The runs are settled here and not at the end: a stream may be read in another context, or reported from none. A
         call made inside another one belongs to the run of that one.
         """
-        seats: list[Seat] = []
-        for participant in self._participants:
-            if (outer is None or _seat_of(participant, outer) is None) and framework in participant.frameworks:
-                seats.append(participant.seat())  # noqa: PERF401 - which calls a function more, before Python 3.12
         # The seats of that one may be those of a counter that is just closing: it takes part no more, and waits for it.
-        return seats if outer is None else [*outer.seats, *seats], outer
+        seats: list[Seat] = [] if outer is None else [*outer.seats]
+        for participant in self._participants:
+            if framework in participant.frameworks and (outer is None or _seat_of(participant, outer) is None):
+                seats.append(participant.seat())  # noqa: PERF401 - which calls a function more, before Python 3.12
+        return seats, outer
 
     def origin_in(self, run_id: str, origin: Origin) -> Origin:
         """Settle that a call belongs to a run that its caller names, for the counter whose run it is."""

@@ -24,7 +24,7 @@ class _Installed:
     """The wrappers, while they are in."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._start = starter(ledger)
+        self._start = ledger.shielded(starter(ledger))
         self._begin = ledger.shielded(_begun)
         self._take = ledger.shielded(Exchange.take_whole)
         self._fail = ledger.shielded(Exchange.fail)

@@ -44,7 +44,7 @@ class _Installed:
     """The wrapper, while it is in."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._start = starter(ledger)
+        self._start = ledger.shielded(starter(ledger))
         self._take = ledger.shielded(_answered)
         self._fail = ledger.shielded(Exchange.fail)
         self._patches = Patches()

@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+import msgspec
+
 from token_callbacks.asking import ASKED, Unasked, asking, is_asked
 from token_callbacks.exchanges import Exchange, starter
 from token_callbacks.hooks import Patches, passing_through
@@ -82,17 +84,14 @@ def _wants_usage(call: OpenCall) -> bool:
     return any(seat.participant.request_stream_usage for seat in call.seats)
 
 
-class _Sending:
+class _Sending(msgspec.Struct, eq=False):
     """One request on its way through ``send``."""
 
-    __slots__ = ("asked", "exchange", "request")
-
-    def __init__(self, exchange: Exchange, request: Any, asked: Any) -> None:
-        self.exchange = exchange
-        self.request = request
-        """As the caller made it."""
-        self.asked = asked
-        """With the question for usage in it; ``None`` where it is not asked."""
+    exchange: Exchange
+    request: Any
+    """As the caller made it."""
+    asked: Any
+    """With the question for usage in it; ``None`` where it is not asked."""
 
 
 class _Installed:
@@ -115,9 +114,6 @@ class _Installed:
             return None
         asked = None if exchange.call is None else self._hosts.asked(request)
         return _Sending(exchange, request, asked if asked is not None and _wants_usage(exchange.outer) else None)
-
-    def _is_refused(self, sending: _Sending, response: Any) -> bool:
-        return sending.asked is not None and self._hosts.may_have_refused(response)
 
     def _answered(self, sending: _Sending, response: Any, is_second: bool) -> None:
         if is_second:
@@ -143,7 +139,7 @@ class _Installed:
                 return original(client, request, *args, **kwargs)
             try:
                 response = original(client, sending.asked or request, *args, **kwargs)
-                is_refused = self._is_refused(sending, response)
+                is_refused = sending.asked is not None and self._hosts.may_have_refused(response)
                 if is_refused:
                     response.close()
                     response = original(client, request, *args, **kwargs)
@@ -164,7 +160,7 @@ class _Installed:
             try:
                 with passing_through():
                     response = await original(client, sending.asked or request, *args, **kwargs)
-                    is_refused = self._is_refused(sending, response)
+                    is_refused = sending.asked is not None and self._hosts.may_have_refused(response)
                     if is_refused:
                         await response.aclose()
                         response = await original(client, request, *args, **kwargs)

@@ -44,6 +44,7 @@ from typing import Any, TypeGuard
 
 import litellm
 import litellm.utils
+import msgspec
 from litellm.integrations.custom_logger import CustomLogger
 
 from token_callbacks.counter import TokenCounter, shared_counter
@@ -94,27 +95,24 @@ _latest: contextvars.ContextVar[weakref.ref[CallState] | None] = globals().get("
 """The call that was begun last in this context: LiteLLM sends a call's request in the context that began it."""
 
 
-class CallState:
+class CallState(msgspec.Struct, eq=False, weakref=True):
     """What this package keeps in LiteLLM's dict of one call."""
 
-    __slots__ = ("__weakref__", "asked", "batch", "call", "error_id", "is_mocked", "logging_obj", "origin", "tries")
-
-    def __init__(self, origin: Origin) -> None:
-        self.origin = origin
-        self.is_mocked = False
-        """Nobody is asked: the answer is the caller's own, and its usage is made up by LiteLLM."""
-        self.logging_obj: weakref.ref[Any] | None = None
-        """LiteLLM's object of this call, where its beginning was seen."""
-        self.call: OpenCall | None = None
-        """The latest attempt."""
-        self.error_id: int | None = None
-        """Of the exception that was being handled where the latest attempt began."""
-        self.tries: _Tries | None = None
-        """What the attempts are of, and those of other states of a Router's call; ``None`` for one attempt so far."""
-        self.asked: tuple[Any, Any] | None = None
-        """The model and its provider, where LiteLLM's dict may tell another one's."""
-        self.batch: _Batch | None = None
-        """Those that LiteLLM's dict is shared by, of this state too, unless it is what was there before them."""
+    origin: Origin
+    is_mocked: bool = False
+    """Nobody is asked: the answer is the caller's own, and its usage is made up by LiteLLM."""
+    logging_obj: weakref.ref[Any] | None = None
+    """LiteLLM's object of this call, where its beginning was seen."""
+    call: OpenCall | None = None
+    """The latest attempt."""
+    error_id: int | None = None
+    """Of the exception that was being handled where the latest attempt began."""
+    tries: _Tries | None = None
+    """What the attempts are of, and those of other states of a Router's call; ``None`` for one attempt so far."""
+    asked: tuple[Any, Any] | None = None
+    """The model and its provider, where LiteLLM's dict may tell another one's."""
+    batch: _Batch | None = None
+    """Those that LiteLLM's dict is shared by, of this state too, unless it is what was there before them."""
 
     def __deepcopy__(self, memo: object) -> CallState:
         """Stay one: other callbacks copy LiteLLM's dict, and must not copy runs and locks with it."""
@@ -510,7 +508,7 @@ class Listener:
         options = details.get("optional_params") or {}
         params = details.get("litellm_params")
         metadata = part(params, "metadata")
-        if (run_id := _text(part(metadata, RUN_KEY))) is not None:
+        if metadata and (run_id := _text(part(metadata, RUN_KEY))) is not None:
             origin = self._ledger.origin_in(run_id, origin)
         model, provider = state.asked or (details.get("model"), details.get("custom_llm_provider"))
         call = self._ledger.open_call(
@@ -528,9 +526,12 @@ class Listener:
         request = _request_of(operation, details, messages, is_mocked=state.is_mocked)
         evidence = call.evidence = LiteLLMEvidence(operation, request, options)
         evidence.is_probed = state.is_mocked  # and carried none
-        call.session_id = _word(part(params, "litellm_session_id")) or _word(part(metadata, "session_id"))
-        tags = part(metadata, "tags")
-        call.tags = [tag for tag in tags[:_MOST_TAGS] if _word(tag)] if isinstance(tags, list) else []
+        # As it opens, also where another call is around it: what the caller of this one tells is about this one.
+        call.session_id, call.tags = _word(part(params, "litellm_session_id")), []
+        if metadata:
+            call.session_id = call.session_id or _word(part(metadata, "session_id"))
+            tags = part(metadata, "tags")
+            call.tags = [tag for tag in tags[:_MOST_TAGS] if _word(tag)] if isinstance(tags, list) else []
         call.reports_late = True
         # LiteLLM announces a text completion's stream when it is made, and sends its request when it is read.
         call.shows_requests = not state.is_mocked and _is_tapped(call.provider)
@@ -659,14 +660,18 @@ class _Installed:
         self._register()
 
     def _register(self) -> None:
-        # Again at every call: a user may well assign a new list to litellm.callbacks after us.
         if self.handler not in litellm.callbacks:
             litellm.callbacks.append(self.handler)
 
     def _around_function_setup(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def function_setup(*args: Any, **kwargs: Any) -> Any:
-            self._see_to_registration()
+            try:  # again at every call: a user may well assign a new list to litellm.callbacks after us
+                is_registered = self.handler in litellm.callbacks
+            except Exception:  # noqa: BLE001 - it is tried again, and that is noted
+                is_registered = False
+            if not is_registered:
+                self._see_to_registration()
             result = original(*args, **kwargs)
             if isinstance(result, tuple) and result:
                 self._set_up(result[0], kwargs)
@@ -971,8 +976,8 @@ def _is_tapped(provider: str | None) -> bool:
 
 def _state_in(details: Mapping[str, Any]) -> CallState | None:
     """Find what is kept in LiteLLM's dict: of a batch, for the call of the running code, or for the chosen one."""
-    state = details.get(_KEY)
-    if not _is_state(state):
+    state: CallState | None = details.get(_KEY)
+    if type(state) is not CallState and not _is_state(state):
         return None
     if state.batch is None:
         return state
