@@ -9,11 +9,13 @@ import zlib
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from token_callbacks import wire
 from token_callbacks.evidence import Completion
 from token_callbacks.records import Doubt, Operation, Usage
-from token_callbacks.usage import Reading
+from token_callbacks.usage import Reading, read_answer
 from token_callbacks.wire import WireEvidence
 
 from .versions.bedrock_server import frame
@@ -114,6 +116,33 @@ def test_a_whole_answer(kind: str) -> None:
 
     assert (TOLD, None, True) == (_usage(evidence), evidence.completion(), evidence.has_last_word())
     assert evidence.rules_out_usage()
+
+
+_counts = st.integers(-1, 9) | st.none() | st.sampled_from(["3", 2.5, 2**60, [4], True])
+_usages = st.dictionaries(st.sampled_from(["prompt_tokens", "completion_tokens", "total_tokens", "odd"]), _counts)
+
+
+@given(
+    usage=_usages | st.lists(_usages, max_size=2) | _counts,
+    beside=st.dictionaries(st.sampled_from(["id", "model", "data", "x_groq", "meta"]), _usages | st.just("a text")),
+    is_embedding=st.booleans(),
+)
+@example(usage=ANSWER["usage"], beside={}, is_embedding=False)
+@example(usage=ANSWER["usage"], beside={"id": "a text"}, is_embedding=True)
+@example(usage={}, beside={"x_groq": {"prompt_tokens": 3}}, is_embedding=False)
+def test_a_whole_answer_is_read_as_if_it_were_parsed_whole(usage: Any, beside: Json, is_embedding: bool) -> None:
+    """Of its body only the usage is parsed at first: what is told is the same, whatever stands there and beside it."""
+    operation = Operation.EMBEDDING if is_embedding else Operation.CHAT
+    answer = {**beside, "usage": usage}
+
+    for _ in range(2):  # the second time its shape is known
+        told, expected = (
+            _whole(json.dumps(answer).encode(), operation=operation).reading(operation),
+            read_answer(answer, operation),
+        )
+        assert (told is None) == (expected is None)
+        if told is not None and expected is not None:
+            assert (expected.usage, expected.payload, expected.doubts) == (told.usage, told.payload, told.doubts)
 
 
 def test_the_text_of_a_whole_answer_is_left_to_the_framework() -> None:

@@ -105,10 +105,15 @@ class Found(msgspec.Struct, frozen=True):
 
 def read_usage(payload: object, operation: Operation) -> Reading | None:
     """Read one usage object; ``None`` where it tells no figure of this operation."""
+    return read_usage_like(payload, operation) or _read_one(payload, operation)
+
+
+def read_usage_like(payload: object, operation: Operation) -> Reading | None:
+    """Read a usage object that is shaped like those before, and stands in its usual place; ``None`` for any other."""
     for lane in _lanes_of(payload, operation):
         if lane is not None and (reading := lane.read(payload)) is not None:
             return reading
-    return _read_one(payload, operation)
+    return None
 
 
 def read_answer(answer: object, operation: Operation, odd: list[Any] | None = None) -> Reading | None:

@@ -22,7 +22,7 @@ from token_callbacks.answers import Answer
 from token_callbacks.dialects import DIALECTS, PLACES
 from token_callbacks.evidence import NO_NAMES, Completion, Names
 from token_callbacks.records import Operation
-from token_callbacks.usage import Misfits, Reading, UsageReader, part, read_answer
+from token_callbacks.usage import Misfits, Reading, UsageReader, part, read_answer, read_usage_like
 
 _MOST_HELD = 4 * 2**20
 """Bytes of a stream kept for its end; of a longer one the usage is read on the way, and the text is not kept."""
@@ -131,8 +131,14 @@ class WireEvidence:
         """Read what nearly every whole answer is: one object of JSON, without headers that have a word in it."""
         if not self._is_whole or self._reader_of_kind() is not _json or self._figures:
             return None
+        body = self._pieces[0]
         try:
-            return read_answer(_loads(self._pieces[0]), self._operation)
+            # Most of it is text or vectors, which nobody asks for yet.
+            reading = read_usage_like(_usage_only(body).usage, self._operation)
+        except (ValueError, RecursionError):
+            reading = None
+        try:
+            return reading or read_answer(_loads(body), self._operation)
         except ValueError:
             return None
 
@@ -355,6 +361,13 @@ def _loads(data: bytes) -> Any:
             raise ValueError("nested too deeply") from error
 
 
+class _UsageOnly(msgspec.Struct):
+    """An answer as far as its usage, in its usual place, is concerned: the rest is passed over."""
+
+    usage: Any = None
+
+
+_usage_only = msgspec.json.Decoder(_UsageOnly).decode
 _JSON = json.JSONDecoder()
 _GAP = re.compile(r"[\s,\]]*")
 
