@@ -21,11 +21,11 @@ import msgspec
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, LLMMetadata
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.callbacks import TokenCountingHandler as LlamaIndexTokenCountingHandler
-from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.llms import LLM, CustomLLM
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.llms.openai import OpenAI
+from llama_index_instrumentation import get_dispatcher
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
 

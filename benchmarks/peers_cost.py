@@ -25,9 +25,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from benchmarks import litellm_cost, llama_index_cost
-from benchmarks.litellm_cost import LoopbackServer, Reply
 from benchmarks.side_by_side import Timings, side_by_side
 from benchmarks.tables import Row
+from loopback_server import LoopbackServer, Reply
 from token_callbacks import TokenCounter
 from token_callbacks.adapters import litellm as adapter
 from token_callbacks.ledger import process_ledger

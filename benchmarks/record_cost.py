@@ -13,11 +13,11 @@ import msgspec
 from benchmarks.side_by_side import Variant, clock, repeated, side_by_side
 from benchmarks.tables import Row, limited
 from token_callbacks import TokenCounter
-from token_callbacks.evidence import Completion, Prompt, settle
+from token_callbacks.evidence import BOTH_REPORTED, Completion, Evidence, Prompt, settle
 from token_callbacks.ledger import Draft, Ending, Ledger, OpenCall, Origin, process_ledger
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.totals import Totals
-from token_callbacks.usage import Reading, read_usage
+from token_callbacks.usage import Misfits, Reading, read_usage
 
 _PAYLOAD = {
     "prompt_tokens": 1729,
@@ -38,7 +38,15 @@ class ReportedEvidence:
         """Read the payload."""
         return read_usage(_PAYLOAD, operation)
 
+    def misfits(self, operation: Operation) -> Misfits:  # noqa: ARG002 - there are none of any
+        """Name nothing: all of it is counts."""
+        return {}
+
     def rules_out_usage(self) -> bool:
+        """Leave it open."""
+        return False
+
+    def has_last_word(self) -> bool:
         """Leave it open."""
         return False
 
@@ -65,19 +73,24 @@ def rows() -> Iterator[Row]:
         counter.close()
 
 
-def open_and_close(ledger: Ledger, evidence: Sequence[ReportedEvidence]) -> None:
+def open_and_close(ledger: Ledger, evidence: Sequence[Evidence]) -> None:
     """Make one record."""
     ledger.close_call(_opened(ledger, ledger.origin("litellm")), outcome=Outcome.COMPLETED, evidence=evidence)
 
 
 def _rows(ledger: Ledger, file: IO[bytes]) -> Iterator[Row]:
     evidence = (ReportedEvidence(),)
+    reading = read_usage(_PAYLOAD, Operation.CHAT)
+    if reading is None:
+        raise SystemExit("the payload was not read")
     draft = Draft(
-        call=_opened(ledger, Origin((), None)),
+        call=_opened(ledger, ((), None)),
         call_id="1",
         ending=Ending(Outcome.COMPLETED),
         ended_at=ledger.clock(),
-        figures=settle(Operation.CHAT, "gpt-4o-mini", Outcome.COMPLETED, evidence),
+        usage=reading.usage,
+        sources=BOTH_REPORTED,
+        reading=reading,
         names=("chatcmpl-1", "gpt-4o-mini-2024-07-18"),
     )
     record = draft.record("20261121T050000-0123456789ab", None)
@@ -86,7 +99,7 @@ def _rows(ledger: Ledger, file: IO[bytes]) -> Iterator[Row]:
     steps = {
         "settle": lambda: settle(Operation.CHAT, "gpt-4o-mini", Outcome.COMPLETED, evidence),
         "record": lambda: draft.record("20261121T050000-0123456789ab", None),
-        "totals": lambda: totals.add(record),
+        "totals": lambda: totals.fold(draft.entry, None),
         "encode": lambda: msgspec.json.encode(record),
         "write": lambda: os.write(file.fileno(), line),
     }
@@ -102,7 +115,7 @@ def _rows(ledger: Ledger, file: IO[bytes]) -> Iterator[Row]:
     )
 
 
-def _closing(ledger: Ledger, evidence: Sequence[ReportedEvidence]) -> Variant:
+def _closing(ledger: Ledger, evidence: Sequence[Evidence]) -> Variant:
     def seconds() -> float:
         calls = [_opened(ledger, ledger.origin("litellm")) for _ in range(_CALLS)]
         start = clock()
