@@ -11,7 +11,7 @@ from typing import IO
 import msgspec
 
 from benchmarks.side_by_side import Variant, clock, repeated, side_by_side
-from benchmarks.tables import Row, limited
+from benchmarks.tables import LINE_LIMIT_MICROSECONDS, Row, limited
 from token_callbacks import TokenCounter
 from token_callbacks.evidence import BOTH_REPORTED, Completion, Evidence, Prompt, settle
 from token_callbacks.ledger import Draft, Ending, Ledger, OpenCall, Origin, process_ledger
@@ -28,7 +28,6 @@ _PAYLOAD = {
 }
 _CALLS = 200
 _TURNS = 80
-_LIMIT_MICROSECONDS = 15.0
 
 
 class ReportedEvidence:
@@ -108,7 +107,7 @@ def _rows(ledger: Ledger, file: IO[bytes]) -> Iterator[Row]:
     yield limited(
         "record closed and written to the JSONL",
         timings.seconds("close") * 1e6,
-        limit=_LIMIT_MICROSECONDS,
+        limit=LINE_LIMIT_MICROSECONDS,
         unit="us",
         baseline=f"os.write alone: {timings.seconds('write') * 1e6:.1f} us",
         compared="of it " + ", ".join(f"{name} {timings.seconds(name) * 1e6:.1f}" for name in steps) + " us",

@@ -8,6 +8,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+LINE_LIMIT_MICROSECONDS = 15.0
+"""What a record closed and written to the JSONL may take."""
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A figure of ours beside its baseline; texts, ready to print."""
