@@ -182,10 +182,31 @@ class Delegating(Asking):
     async def acompletion(self, *args: Any, **kwargs: Any) -> litellm.ModelResponse:
         return await litellm.acompletion(model=CHAT, messages=MESSAGES, **openai(self.server))
 
+    def streaming(self, *args: Any, **kwargs: Any) -> Iterator[GenericStreamingChunk]:
+        for chunk in litellm.completion(model=CHAT, messages=MESSAGES, stream=True, **openai(self.server)):
+            yield _told_again(chunk)
+
+    async def astreaming(self, *args: Any, **kwargs: Any) -> AsyncIterator[GenericStreamingChunk]:
+        stream = await litellm.acompletion(model=CHAT, messages=MESSAGES, stream=True, **openai(self.server))
+        async for chunk in stream:
+            yield _told_again(chunk)
+
+
+class EagerlyDelegating(Delegating):
+    """Has LiteLLM ask before its stream is read."""
+
+    def streaming(self, *args: Any, **kwargs: Any) -> Iterator[GenericStreamingChunk]:
+        return map(_told_again, litellm.completion(model=CHAT, messages=MESSAGES, stream=True, **openai(self.server)))
+
 
 def _answer(response: httpx.Response) -> litellm.ModelResponse:
     content = response.json()["choices"][0]["message"]["content"]
     return litellm.ModelResponse(choices=[{"message": {"content": content}}])
+
+
+def _told_again(chunk: Any) -> GenericStreamingChunk:
+    [choice] = chunk.choices
+    return {**_chunk(choice.delta.content or ""), "is_finished": bool(choice.finish_reason), "usage": None}
 
 
 def _passed_on(line: str) -> GenericStreamingChunk:
@@ -206,6 +227,14 @@ def _read_on_a_thread() -> None:
     thread.join()
 
 
+def _between() -> None:
+    """Ask something else while a stream is half read."""
+    stream = _ask(stream=True)
+    next(stream)
+    _ask()
+    list(stream)
+
+
 def _over_llama_index() -> None:
     llm = LiteLLM(model="library/desk")
     llm.complete("When does it open?")
@@ -221,6 +250,13 @@ ASKED: dict[str, tuple[type[Asking], Callable[[], Any]]] = {
     "asking twice": (Thorough, _ask),
     "asking LiteLLM": (Delegating, _ask),
     "asking LiteLLM, async": (Delegating, ANSWERED["acompletion"]),
+    "streaming LiteLLM's stream": (Delegating, ANSWERED["completion streamed"]),
+    "streaming LiteLLM's stream, async": (Delegating, ANSWERED["acompletion streamed"]),
+    "streaming LiteLLM's stream, asked before it is read": (EagerlyDelegating, ANSWERED["completion streamed"]),
+    "streaming LiteLLM's streams in turn": (Delegating, _two_in_turn),
+    "asking while a stream is half read": (Delegating, _between),
+    "streaming LiteLLM's stream on a thread": (Delegating, _read_on_a_thread),
+    "streaming LiteLLM's stream under LlamaIndex": (Delegating, _over_llama_index),
 }
 
 
@@ -250,9 +286,9 @@ def test_what_a_class_asks_is_told_by_who_answers(
     with counter.run("asking") as run:
         ask()
 
-    assert [(entry.prompt_tokens, entry.completion_tokens) for entry in server.ledger] == [
+    assert [(entry.prompt_tokens, entry.completion_tokens) for entry in server.ledger] == sorted(
         (record.usage.prompt_tokens, record.usage.completion_tokens) for record in memory.records
-    ]
+    )
     assert {(Outcome.COMPLETED, run.run_id)} == {(record.outcome, record.run_id) for record in memory.records}
 
 

@@ -94,6 +94,13 @@ _latest: contextvars.ContextVar[weakref.ref[CallState] | None] = globals().get("
 )
 """The call that was begun last in this context: LiteLLM sends a call's request in the context that began it."""
 
+_running: contextvars.ContextVar[weakref.ref[CallState] | None] = globals().get("_running") or contextvars.ContextVar(
+    "litellm_class", default=None
+)
+"""The call for which a class of the user's runs right now; between two chunks of its stream, none does."""
+
+_NO_MORE: Any = object()
+
 
 class CallState(msgspec.Struct, eq=False, weakref=True):
     """What this package keeps in LiteLLM's dict of one call."""
@@ -336,6 +343,12 @@ class Listener:
         if call is not None and not call.streamed:  # it may ask as often as it likes, and has the last word
             call.is_asked_once = call.reports_late = False
 
+    def running(self, logging_obj: Any) -> weakref.ref[CallState] | None:
+        """Find the call that a class is asked for, to be put into ``_running``."""
+        details = _details_of(logging_obj)
+        state = None if details is None else _state_in(details)
+        return None if state is None else weakref.ref(state)
+
     def take_class_answer(self, logging_obj: Any, response: Any) -> None:
         """Take what such a class has answered: of a second try of its, LiteLLM tells no more."""
         details = _details_of(logging_obj)
@@ -486,10 +499,11 @@ class Listener:
         return state.call
 
     def _new_state(self) -> CallState:
-        # A call that LiteLLM has half done is not around this one, unless it is a class that is asked right now.
-        latest = _latest_state()
-        call = None if latest is None else latest.call
-        if call is None or call.reports_late or not _is_sending(call):
+        # A call that LiteLLM has half done is not around this one, unless a class runs for it right now.
+        running = _running.get()
+        state = None if running is None else running()
+        call = None if state is None else state.call
+        if call is None or not _is_sending(call):
             call = self._ledger.enclosing_call(besides=self.enclosing)
         return CallState(self._ledger.origin(FRAMEWORK, call))
 
@@ -630,6 +644,7 @@ class _Installed:
         self._pass_event: Callable[..., None] = ledger.shielded(_listener.pass_event)
         self._ask_class: Callable[..., None] = ledger.shielded(_listener.ask_class)
         self._take_class_answer: Callable[..., None] = ledger.shielded(_listener.take_class_answer)
+        self._find_running: Callable[..., weakref.ref[CallState] | None] = ledger.shielded(_listener.running)
         self._request: Callable[..., None] = ledger.shielded(_listener.request)
         self._hand_over: Callable[..., None] = ledger.shielded(_listener.hand_over)
         self._set_up_one: Callable[..., CallState | None] = ledger.shielded(_listener.set_up_one)
@@ -764,9 +779,9 @@ class _Installed:
         def custom_chat_llm_router(*args: Any, **kwargs: Any) -> Any:
             method = original(*args, **kwargs)
             if inspect.isgeneratorfunction(method):
-                return self._around_lazy_stream(method)
+                return self._around_class_stream(method)
             if inspect.isasyncgenfunction(method):
-                return self._around_async_lazy_stream(method)
+                return self._around_async_class_stream(method)
             around = self._around_async_class if inspect.iscoroutinefunction(method) else self._around_class
             return around(method)
 
@@ -777,7 +792,7 @@ class _Installed:
         def ask(*args: Any, **kwargs: Any) -> Any:
             logging_obj = kwargs.get("logging_obj")
             self._ask_class(logging_obj, kwargs.get("messages"))
-            with self._sending_now(logging_obj):
+            with self._sending_now(logging_obj), self._running_now(logging_obj):
                 response = original(*args, **kwargs)
             self._take_class_answer(logging_obj, response)
             return response
@@ -789,12 +804,51 @@ class _Installed:
         async def ask(*args: Any, **kwargs: Any) -> Any:
             logging_obj = kwargs.get("logging_obj")
             self._ask_class(logging_obj, kwargs.get("messages"))
-            with self._sending_now(logging_obj):
+            with self._sending_now(logging_obj), self._running_now(logging_obj):
                 response = await original(*args, **kwargs)
             self._take_class_answer(logging_obj, response)
             return response
 
         return ask
+
+    def _around_class_stream(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def streaming(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            logging_obj = kwargs.get("logging_obj")
+            with self._sending_now(logging_obj), contextlib.closing(original(*args, **kwargs)) as stream:
+                while True:
+                    with self._running_now(logging_obj):
+                        chunk = next(stream, _NO_MORE)
+                    if chunk is _NO_MORE:
+                        return
+                    yield chunk
+
+        return streaming
+
+    def _around_async_class_stream(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        async def async_streaming(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            logging_obj = kwargs.get("logging_obj")
+            with self._sending_now(logging_obj):
+                async with contextlib.aclosing(original(*args, **kwargs)) as stream:
+                    while True:
+                        with self._running_now(logging_obj):
+                            chunk = await anext(stream, _NO_MORE)
+                        if chunk is _NO_MORE:
+                            return
+                        yield chunk
+
+        return async_streaming
+
+    @contextlib.contextmanager
+    def _running_now(self, logging_obj: Any) -> Iterator[None]:
+        """Tell of a class that runs for a call, in the code inside: what it asks LiteLLM is asked inside that call."""
+        before = _running.get()
+        _running.set(self._find_running(logging_obj) or before)
+        try:
+            yield
+        finally:
+            _running.set(before)
 
     def _around_lazy_stream(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -832,6 +886,7 @@ class _Installed:
         self._see_to_registration = self._set_up = self._end_stream = _do_nothing
         self._pass_event = self._request = self._hand_over = _do_nothing
         self._set_up_one = self._end_one = self._ask_class = self._take_class_answer = _do_nothing
+        self._find_running = _do_nothing
         self._close_stream = self._break_stream = _do_nothing
         for name in CALLBACK_LISTS:
             registered = getattr(litellm, name, None)
