@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,7 +22,7 @@ from token_callbacks import TokenCounter
 from token_callbacks.records import Outcome
 from token_callbacks.sinks.memory import MemorySink
 
-from .calls import CHAT, openai
+from .calls import CHAT, VECTORS, openai
 
 MESSAGES = [{"role": "user", "content": "When does it open?"}]
 USAGE = ChatCompletionUsageBlock(prompt_tokens=3, completion_tokens=4, total_tokens=7)
@@ -146,6 +148,15 @@ class Asking(litellm.CustomLLM):
         async with httpx.AsyncClient() as client:
             return _answer((await client.request(**self._request())).raise_for_status())
 
+    def embedding(self, *args: Any, **kwargs: Any) -> litellm.EmbeddingResponse:
+        body = {"model": "text-embedding-3-small", "input": kwargs["input"]}
+        with httpx.Client() as client:
+            answer = client.post(f"{self.server.base_url}/embeddings", json=body).raise_for_status().json()
+        return litellm.EmbeddingResponse(data=answer["data"])
+
+    async def aembedding(self, *args: Any, **kwargs: Any) -> litellm.EmbeddingResponse:
+        return await asyncio.to_thread(self.embedding, *args, **kwargs)
+
     def streaming(self, *args: Any, **kwargs: Any) -> Iterator[GenericStreamingChunk]:
         with httpx.Client() as client, client.stream(**self._request(stream=True)) as response:
             yield from map(_passed_on, response.raise_for_status().iter_lines())
@@ -182,6 +193,14 @@ class Delegating(Asking):
     async def acompletion(self, *args: Any, **kwargs: Any) -> litellm.ModelResponse:
         return await litellm.acompletion(model=CHAT, messages=MESSAGES, **openai(self.server))
 
+    def embedding(self, *args: Any, **kwargs: Any) -> litellm.EmbeddingResponse:
+        return litellm.embedding(model=VECTORS, input=kwargs["input"], **openai(self.server))
+
+    async def aembedding(self, *args: Any, **kwargs: Any) -> litellm.EmbeddingResponse:
+        ask = functools.partial(litellm.aembedding, model=VECTORS, **openai(self.server))
+        answers = await asyncio.gather(*(ask(input=[text]) for text in kwargs["input"]))
+        return litellm.EmbeddingResponse(data=[answer.data[0] for answer in answers])
+
     def streaming(self, *args: Any, **kwargs: Any) -> Iterator[GenericStreamingChunk]:
         for chunk in litellm.completion(model=CHAT, messages=MESSAGES, stream=True, **openai(self.server)):
             yield _told_again(chunk)
@@ -190,6 +209,16 @@ class Delegating(Asking):
         stream = await litellm.acompletion(model=CHAT, messages=MESSAGES, stream=True, **openai(self.server))
         async for chunk in stream:
             yield _told_again(chunk)
+
+
+class LazilyDelegating(Delegating):
+    """Has LiteLLM ask when its stream is read, which another method makes."""
+
+    def streaming(self, *args: Any, **kwargs: Any) -> Iterator[GenericStreamingChunk]:
+        return super().streaming()
+
+    def astreaming(self, *args: Any, **kwargs: Any) -> AsyncIterator[GenericStreamingChunk]:
+        return super().astreaming()
 
 
 class EagerlyDelegating(Delegating):
@@ -253,6 +282,8 @@ ASKED: dict[str, tuple[type[Asking], Callable[[], Any]]] = {
     "streaming LiteLLM's stream": (Delegating, ANSWERED["completion streamed"]),
     "streaming LiteLLM's stream, async": (Delegating, ANSWERED["acompletion streamed"]),
     "streaming LiteLLM's stream, asked before it is read": (EagerlyDelegating, ANSWERED["completion streamed"]),
+    "streaming LiteLLM's stream, made by another method": (LazilyDelegating, ANSWERED["completion streamed"]),
+    "streaming LiteLLM's stream, made by another, async": (LazilyDelegating, ANSWERED["acompletion streamed"]),
     "streaming LiteLLM's streams in turn": (Delegating, _two_in_turn),
     "asking while a stream is half read": (Delegating, _between),
     "streaming LiteLLM's stream on a thread": (Delegating, _read_on_a_thread),
@@ -290,6 +321,61 @@ def test_what_a_class_asks_is_told_by_who_answers(
         (record.usage.prompt_tokens, record.usage.completion_tokens) for record in memory.records
     )
     assert {(Outcome.COMPLETED, run.run_id)} == {(record.outcome, record.run_id) for record in memory.records}
+
+
+def _embed(**options: Any) -> Any:
+    return litellm.embedding(model="library/index", input=["When does it open?", "And close?"], **options)
+
+
+async def _aembed(**options: Any) -> Any:
+    return await litellm.aembedding(model="library/index", input=["When does it open?", "And close?"], **options)
+
+
+EMBEDDED: dict[str, Callable[..., Any]] = {
+    "embedding": _embed,
+    "aembedding": lambda **options: asyncio.run(_aembed(**options)),
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), [*itertools.product([Asking, Delegating], EMBEDDED)])
+def test_what_a_class_embeds_is_told_by_who_answers(  # noqa: PLR0917 - fixtures
+    staff: Staff, loopback: Any, counter: TokenCounter, memory: MemorySink, kind: type[Asking], name: str
+) -> None:
+    """One request, one record, also of several that a class sends at once."""
+    server = loopback()
+    staff(kind, server)
+    with counter.run("embedding") as run:
+        EMBEDDED[name]()
+
+    told = [entry.embedding_tokens for entry in server.ledger]
+    assert (2 if (kind, name) == (Delegating, "aembedding") else 1) == len(told)
+    assert sorted(told) == sorted(record.usage.embedding_tokens or 0 for record in memory.records)
+    assert {(Outcome.COMPLETED, run.run_id)} == {(record.outcome, record.run_id) for record in memory.records}
+
+
+def test_a_class_that_fails_to_embed_leaves_a_failed_call(counter: TokenCounter, memory: MemorySink) -> None:
+    """As one that fails to answer does; the next one is none of its tries."""
+    with counter.run("embedding"):
+        with pytest.raises(litellm.InternalServerError):
+            _embed()
+        litellm.embedding(model="openai/index", input=["x"], mock_response=[0.5])
+
+    assert [(1, Outcome.FAILED), (1, Outcome.COMPLETED)] == [
+        (record.attempt, record.outcome) for record in memory.records
+    ]
+
+
+def test_a_class_keeps_what_it_calls_an_embedding(counter: TokenCounter) -> None:
+    """Only the methods that LiteLLM asks are looked after, and only while somebody counts."""
+
+    class Odd(Asking):
+        embedding = "a model of its own"
+
+    asked = Odd()
+    assert "a model of its own" == asked.embedding
+    assert hasattr(asked.aembedding, "__wrapped__")
+    counter.uninstall()
+    assert not hasattr(asked.aembedding, "__wrapped__")
 
 
 RETRIED: dict[str, Callable[..., Any]] = {

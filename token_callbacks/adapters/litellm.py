@@ -12,8 +12,8 @@ Facts about litellm (1.106.2 unless said otherwise) that shape this file:
   API hands every event to ``_process_chunk`` as text, before LiteLLM puts its guess into the last one.
 - ``update_response_metadata``, looked up in its module each time, is given what the caller gets next, on the caller's
   stack. Of some mocks, and of a class in ``custom_provider_map``, that is the first word, and a success event the last.
-- Such a class is asked by the method that ``custom_chat_llm_router`` returns, looked up in its module each time; it may
-  ask a model itself, also by way of LiteLLM.
+- Such a class is asked by the method that ``custom_chat_llm_router`` returns, looked up in its module each time, and
+  for embeddings by one that is taken from it with nothing in between; it may ask a model itself, also through LiteLLM.
 - ``function_setup`` runs first in every call, in the caller's context and on its stack.
 - A sync call of a ``Router`` inside a running loop goes to a thread without the caller's context, by way of
   ``run_async_function``, which its users have imported by name.
@@ -39,6 +39,7 @@ import sys
 import traceback
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, TypeGuard
 
 import litellm
@@ -64,6 +65,10 @@ OPERATIONS = {
     "completion": Operation.CHAT,
     "acompletion": Operation.CHAT,
     "anthropic_messages": Operation.CHAT,
+    "generate_content": Operation.CHAT,
+    "agenerate_content": Operation.CHAT,
+    "generate_content_stream": Operation.CHAT,
+    "agenerate_content_stream": Operation.CHAT,
     "text_completion": Operation.COMPLETION,
     "atext_completion": Operation.COMPLETION,
     "responses": Operation.RESPONSES,
@@ -556,6 +561,7 @@ class _Installed:
         self._patches.wrap(text, "streaming", self._around_lazy_stream)
         self._patches.wrap(text, "async_streaming", self._around_async_lazy_stream)
         self._patches.wrap(sys.modules.get("litellm.main"), "custom_chat_llm_router", self._around_custom_router)
+        self._patches.wrap(getattr(litellm, "CustomLLM", None), "__getattribute__", self._around_look_up)
         for module in map(sys.modules.get, _RUN_ASYNC_IN_A_THREAD):
             self._patches.wrap(module, "run_async_function", _around_run_async_function)
         self._patches.wrap(sys.modules.get("litellm.batch_completion.main"), "litellm", self._around_batches)
@@ -667,15 +673,22 @@ class _Installed:
     def _around_custom_router(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def custom_chat_llm_router(*args: Any, **kwargs: Any) -> Any:
-            method = original(*args, **kwargs)
-            if inspect.isgeneratorfunction(method):
-                return self._around_class_stream(method)
-            if inspect.isasyncgenfunction(method):
-                return self._around_async_class_stream(method)
-            around = self._around_async_class if inspect.iscoroutinefunction(method) else self._around_class
-            return around(method)
+            return self._around_method(original(*args, **kwargs))
 
         return custom_chat_llm_router
+
+    def _around_look_up(self, original: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+        def __getattribute__(handler: Any, name: str) -> Any:  # noqa: N807 - it is put in place of the language's own
+            found = original(handler, name)
+            # LiteLLM takes these from the class itself, and no function of its own is in between.
+            if name in _EMBEDDING_METHODS and inspect.ismethod(found):
+                return self._around_method(found)
+            return found
+
+        return __getattribute__
+
+    def _around_method(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        return (self._around_async_class if inspect.iscoroutinefunction(method) else self._around_class)(method)
 
     def _around_class(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -685,6 +698,10 @@ class _Installed:
             with self._sending_now(logging_obj), self._running_now(logging_obj):
                 response = original(*args, **kwargs)
             self._take_class_answer(logging_obj, response)
+            if isinstance(response, GeneratorType):
+                return self._read_for_class(response, logging_obj)
+            if isinstance(response, AsyncGeneratorType):
+                return self._aread_for_class(response, logging_obj)
             return response
 
         return ask
@@ -701,34 +718,24 @@ class _Installed:
 
         return ask
 
-    def _around_class_stream(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def streaming(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            logging_obj = kwargs.get("logging_obj")
-            with self._sending_now(logging_obj), contextlib.closing(original(*args, **kwargs)) as stream:
+    def _read_for_class(self, stream: GeneratorType[Any, Any, Any], logging_obj: Any) -> Iterator[Any]:
+        with self._sending_now(logging_obj), contextlib.closing(stream):
+            while True:
+                with self._running_now(logging_obj):
+                    chunk = next(stream, _NO_MORE)
+                if chunk is _NO_MORE:
+                    return
+                yield chunk
+
+    async def _aread_for_class(self, stream: AsyncGeneratorType[Any, Any], logging_obj: Any) -> AsyncIterator[Any]:
+        with self._sending_now(logging_obj):
+            async with contextlib.aclosing(stream):
                 while True:
                     with self._running_now(logging_obj):
-                        chunk = next(stream, _NO_MORE)
+                        chunk = await anext(stream, _NO_MORE)
                     if chunk is _NO_MORE:
                         return
                     yield chunk
-
-        return streaming
-
-    def _around_async_class_stream(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        async def async_streaming(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            logging_obj = kwargs.get("logging_obj")
-            with self._sending_now(logging_obj):
-                async with contextlib.aclosing(original(*args, **kwargs)) as stream:
-                    while True:
-                        with self._running_now(logging_obj):
-                            chunk = await anext(stream, _NO_MORE)
-                        if chunk is _NO_MORE:
-                            return
-                        yield chunk
-
-        return async_streaming
 
     @contextlib.contextmanager
     def _running_now(self, logging_obj: Any) -> Iterator[None]:
@@ -850,6 +857,9 @@ _RUN_ASYNC_IN_A_THREAD = (
     "litellm.litellm_core_utils.fallback_utils",
     "litellm.router",
 )
+
+_EMBEDDING_METHODS = ("embedding", "aembedding")
+"""Of a class in ``custom_provider_map``."""
 
 _TAPPED = ("openai", "text-completion-openai", "azure", "azure_text", "anthropic")
 """Providers that LiteLLM asks with httpx alone, beside its own list of those that speak as OpenAI does; of others
