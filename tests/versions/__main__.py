@@ -35,6 +35,7 @@ ASKING = "tests/test_asking.py"
 LLAMA_INDEX = "tests/versions/test_llama_index.py"
 LAVAGUE = ("tests/lavague/test_agents.py", "tests/lavague/test_counter.py")
 PROXY = "tests/examples/test_examples.py::test_litellm_proxy"
+GENERATE_CONTENT = "tests/litellm/test_generate_content.py"
 LONGEST_SECONDS = 600
 
 WITHOUT_USAGE = tuple(
@@ -80,7 +81,7 @@ ROWS = (
     Row("litellm==1.95.*", left_out=WITHOUT_USAGE),
     Row("litellm==1.106.*"),
     Row("litellm"),
-    Row("litellm[proxy]==1.106.*", suites=(PROXY,)),
+    Row("litellm[proxy]==1.106.*", suites=(PROXY, GENERATE_CONTENT)),
     *(
         Row(f"llama-index-core=={release}", beside=beside, suites=(LLAMA_INDEX,))
         for release, *beside in (

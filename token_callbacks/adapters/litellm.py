@@ -61,14 +61,14 @@ from token_callbacks.usage import (
 
 FRAMEWORK = "litellm"
 
+_GENERATE_CONTENT = ("generate_content", "agenerate_content", "generate_content_stream", "agenerate_content_stream")
+"""Google's own API: of what another provider is asked for there, LiteLLM makes a completion, which is another call."""
+
 OPERATIONS = {
     "completion": Operation.CHAT,
     "acompletion": Operation.CHAT,
     "anthropic_messages": Operation.CHAT,
-    "generate_content": Operation.CHAT,
-    "agenerate_content": Operation.CHAT,
-    "generate_content_stream": Operation.CHAT,
-    "agenerate_content_stream": Operation.CHAT,
+    **dict.fromkeys(_GENERATE_CONTENT, Operation.CHAT),
     "text_completion": Operation.COMPLETION,
     "atext_completion": Operation.COMPLETION,
     "responses": Operation.RESPONSES,
@@ -381,7 +381,8 @@ class Listener:
 
     def _open_unannounced(self, state: CallState, details: MutableMapping[str, Any]) -> OpenCall | None:
         """Open a call of which LiteLLM told no sending: a mock, a class of the user's, what came from its cache."""
-        operation = OPERATIONS.get(details.get("call_type") or "")
+        call_type = details.get("call_type") or ""
+        operation = None if call_type in _GENERATE_CONTENT else OPERATIONS.get(call_type)
         # A cache hit sends nothing; of another call without a sending we must have seen the beginning.
         if operation is None or not (details.get("cache_hit") is True or state.logging_obj is not None):
             return None
@@ -450,9 +451,10 @@ class Listener:
     def _forget(self, watch: _Watch) -> None:
         # Runs inside the garbage collector: takes no lock.
         _watches.pop(id(watch), None)
-        state = watch.state
-        if state.call is not None and state.call.is_open:
-            self._ledger.call_gone(state.call, state.call.outcome_if_left)
+        call = watch.state.call
+        if call is not None and call.is_open:
+            # Of a sync stream of Google's own API, LiteLLM (1.106.2) tells no end.
+            self._ledger.call_gone(call, Outcome.COMPLETED if call.is_answered else call.outcome_if_left)
 
 
 class _Hooks(CustomLogger):
