@@ -14,7 +14,7 @@ import pytest
 from token_callbacks import TokenCounter
 from token_callbacks.evidence import Names
 from token_callbacks.ledger import INLINE_CHARACTERS, Draft, OpenCall, process_ledger
-from token_callbacks.records import CallRecord, Operation, Outcome
+from token_callbacks.records import CallRecord, Operation, Outcome, Provenance
 from token_callbacks.sinks.memory import MemorySink
 from token_callbacks.usage import Reading
 
@@ -189,6 +189,31 @@ def test_a_call_whose_closing_was_interrupted_is_waited_for_by_nobody(counter: T
         close(call)
 
     assert call not in process_ledger()._under_way
+
+
+def test_a_request_that_is_being_read_is_nobody_elses_to_close(counter: TokenCounter, memory: MemorySink) -> None:
+    """Another thread that comes to its end meanwhile, a drain or a counter that closes, finds it taken."""
+    ledger, call = process_ledger(), open_call()
+    request = _open_inside(call)
+    request.ends_with_outer = True
+    request.evidence = _Leaving(USAGE, lambda: ledger.close_call(request, outcome=Outcome.ABANDONED))
+    ledger.close_call(call, outcome=Outcome.COMPLETED)
+
+    [record] = memory.records
+    assert (Outcome.COMPLETED, Provenance.REPORTED) == (record.outcome, record.provenance.prompt)
+    assert not {call, request} & set(ledger._under_way)
+
+
+def test_a_request_whose_reading_is_interrupted_is_waited_for_by_nobody(counter: TokenCounter) -> None:
+    """Nor is the call around it."""
+    ledger, call = process_ledger(), open_call()
+    request = _open_inside(call)
+    request.ends_with_outer = True
+    request.evidence = _Leaving(USAGE, _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.close_call(call, outcome=Outcome.COMPLETED)
+
+    assert not {call, request} & set(ledger._under_way)
 
 
 def test_a_call_whose_closing_was_interrupted_at_once_is_waited_for_by_nobody(counter: TokenCounter) -> None:

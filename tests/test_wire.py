@@ -231,6 +231,19 @@ def test_reading_twice_gives_the_same() -> None:
     assert (TEXT, TEXT) == (_text(evidence), _text(evidence))
 
 
+def test_a_reading_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else nobody would know that there was a fault: an answer without usage looks the same."""
+    evidence = _whole(json.dumps(ANSWER).encode())
+    with monkeypatch.context() as patches:
+        patches.setattr(wire, "read_answer", None)
+        patches.setattr(wire, "read_usage_like", None)
+        for _ in range(2):
+            with pytest.raises(TypeError):
+                evidence.reading(Operation.CHAT)
+
+    assert TOLD == _reading(evidence).usage
+
+
 def test_what_is_left_to_the_framework() -> None:
     """It has the prompt, the inputs and the names in one shape for all providers."""
     evidence = _whole(b'{"id": "a-3", "model": "gpt-4o"}')

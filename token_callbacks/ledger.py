@@ -344,12 +344,12 @@ class Ledger:
         The runs are settled here and not at the end: a stream may be read in another context, or reported from none. A
         call made inside another one belongs to the run of that one.
         """
-        # The seats of that one may be those of a counter that is just closing: it takes part no more, and waits for it.
-        seats: list[Seat] = [] if outer is None else [*outer.seats]
+        seats: list[Seat] = []
         for participant in self._participants:
-            if framework in participant.frameworks and (outer is None or _seat_of(participant, outer) is None):
+            if (outer is None or _seat_of(participant, outer.seats) is None) and framework in participant.frameworks:
                 seats.append(participant.seat())  # noqa: PERF401 - which calls a function more, before Python 3.12
-        return seats, outer
+        # The seats of that one may be those of a counter that is just closing: it takes part no more, and waits for it.
+        return seats if outer is None else [*outer.seats, *seats], outer
 
     def origin_in(self, run_id: str, origin: Origin) -> Origin:
         """Settle that a call belongs to a run that its caller names, for the counter whose run it is."""
@@ -420,7 +420,8 @@ class Ledger:
         """Close a call that was claimed."""
         is_over = True
         try:
-            if ending is _PLAIN_ENDING and len(call.inner) == 1 and not evidence and self._close_by_request(call):
+            is_plain = ending is _PLAIN_ENDING and len(call.inner) == 1 and not evidence
+            if is_plain and self._close_by_request(call, counts_here):
                 return
             known = call.evidence
             if known is not None and known not in evidence:
@@ -450,56 +451,66 @@ class Ledger:
             if is_over:
                 self._forget(call)
 
-    def _close_by_request(self, call: OpenCall) -> bool:
+    def _close_by_request(self, call: OpenCall, counts_here: bool) -> bool:
         """Close a call that was claimed and came to its end by the one request that it made, if that is all there is.
 
-        Tells whether it is closed. Where the answer to the request told prompt and completion, there is nothing to
-        join, to settle or to count, and the call around it makes no record.
+        Tells whether it is closed: then the call around it makes no record.
         """
+        if call.outer is not None:
+            return False
         if self._gone:  # what was dropped inside it brought nothing of its answer
             self._close_gone()
         request, *others = call.inner
-        witness = request.evidence
         is_sent = request.is_request and request.ends_with_outer and not request.is_awaited
-        if not is_sent or others or request.inner or call.outer is not None or witness is None:
+        if not is_sent or others or request.inner or request.failure is not None or request.break_off is not None:
             return False
-        if request.operation is _EMBEDDING:  # there may be several
+        if request.evidence is None or request.operation is _EMBEDDING:  # of which there may be several
             return False
-        if request.failure is not None or request.break_off is not None:
-            return False
-        try:
-            reading = witness.reading(request.operation)
-            if reading is None or reading.unreadable or not is_whole(reading.usage, request.operation):
-                return False
-            names = reading.names or _names((witness,) if call.evidence is None else (witness, call.evidence))
-        except Exception:  # noqa: BLE001 - it is asked again, and that is noted
-            return False
-        listeners = _listeners(request) if request.listeners else call.listeners
-        is_ours = False
+        is_ours, is_over = False, True
         try:
             with self.lock:
                 is_ours, request.is_open = request.is_open, False
-            if is_ours and (request.seats or listeners):
-                request.streamed = request.streamed or call.streamed
-                call_id = next(self._call_ids)
-                draft = Draft(
-                    call=request,
-                    call_id=call_id,
-                    logical_call_id=self._logical_call_id(request, call_id),
-                    ending=_PLAIN_ENDING,
-                    ended_at=self.clock(),
-                    usage=reading.usage,
-                    sources=BOTH_REPORTED,
-                    reading=reading,
-                    names=names,
-                    doubts=[] if reading.is_counts else reading.doubts,
-                )
-                with self.lock:
-                    self._give(draft, request.seats, listeners)
-        finally:
             if is_ours:
+                is_over = self._deliver_request(request, request.evidence, call, counts_here)
+        finally:
+            if is_ours and is_over:
                 self._forget(request)
         return is_ours
+
+    def _deliver_request(self, request: OpenCall, witness: Evidence, call: OpenCall, counts_here: bool) -> bool:
+        """Give the one request of a call that came to its end; tells whether that is done, and not left to the worker.
+
+        Where its answer told prompt and completion, there is nothing to settle or to count.
+        """
+        request.streamed = request.streamed or call.streamed
+        evidence: Sequence[Evidence] = (witness,) if call.evidence is None else (witness, call.evidence)
+        receivers = request.seats, (_listeners(request) if request.listeners else call.listeners)
+        names = None
+        try:
+            reading = witness.reading(request.operation)
+            if reading is not None and not reading.unreadable and is_whole(reading.usage, request.operation):
+                names = reading.names or _names(evidence)
+        except Exception:  # noqa: BLE001 - it is asked again, and that is noted
+            reading = None
+        if reading is None or names is None:
+            return self._deliver(request, receivers, _PLAIN_ENDING, evidence, counts_here)
+        if any(receivers):
+            call_id = next(self._call_ids)
+            draft = Draft(
+                call=request,
+                call_id=call_id,
+                logical_call_id=self._logical_call_id(request, call_id),
+                ending=_PLAIN_ENDING,
+                ended_at=self.clock(),
+                usage=reading.usage,
+                sources=BOTH_REPORTED,
+                reading=reading,
+                names=names,
+                doubts=[] if reading.is_counts else reading.doubts,
+            )
+            with self.lock:
+                self._give(draft, *receivers)
+        return True
 
     def close_llm(self, call: OpenCall) -> None:
         """Close an LLM call that came to its end, as ``close_call`` does, in fewer steps where that can be.
@@ -730,12 +741,12 @@ class Ledger:
         However long they are, they are counted here: the counter lets go of its files next.
         """
         # Again, while others open calls inside those that it has a seat in.
-        while wanted := [call for call in list(self._under_way) if call.is_open and _seat_of(participant, call)]:
+        while wanted := [call for call in list(self._under_way) if call.is_open and _seat_of(participant, call.seats)]:
             for call in wanted:
                 self._abandon(call, participant)
 
     def _abandon(self, call: OpenCall, participant: Participant) -> None:
-        seat = _seat_of(participant, call)
+        seat = _seat_of(participant, call.seats)
         if seat is None:
             return
         if call.seats == [seat] and not _listeners(call):
@@ -859,8 +870,8 @@ def is_around(outer: OpenCall, call: OpenCall) -> bool:
     return link is not None
 
 
-def _seat_of(participant: Participant, call: OpenCall) -> Seat | None:
-    for seat in call.seats:
+def _seat_of(participant: Participant, seats: Sequence[Seat]) -> Seat | None:
+    for seat in seats:
         if seat.participant is participant:
             return seat
     return None

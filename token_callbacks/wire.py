@@ -123,8 +123,8 @@ class WireEvidence:
     def reading(self, operation: Operation) -> Reading | None:  # noqa: ARG002 - told at the start
         """Read the usage that the body, or else the headers, told."""
         if not self._is_read:
-            self._is_read = True
             self._read = self._plain_reading() or self._full_reading()
+            self._is_read = True
         return self._read
 
     def _plain_reading(self) -> Reading | None:
