@@ -20,8 +20,10 @@ import secrets
 import sys
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -107,7 +109,7 @@ class Group(Protocol):
     """Of what is recorded of them; ``None`` until something is."""
 
 
-class OpenCall(msgspec.Struct, kw_only=True, eq=False):
+class OpenCall(msgspec.Struct, kw_only=True, eq=False, weakref=True):
     """A call under way. Mutable, private to the ledger and the adapter that opened it."""
 
     framework: str
@@ -327,14 +329,13 @@ class Ledger:
 
         That a call is still open in this context does not make it the caller: its end may only be told late, or its
         stream be half read, while another framework's call, made after it and not around it, sends its request.
-        ``besides``: the locator of the framework that asks, if the call has to be another one's.
+        ``besides``: the locator of the framework that asks, if the call has to be another one's, or one for which code
+        of the user's runs.
         """
-        found: OpenCall | None = None
+        found = None if runs_for() is None else running_call()
         for locator in self._locators:
             call = None if locator == besides else locator()
-            if call is not None and (
-                found is None or (call.started_at > found.started_at and not is_around(call, found))
-            ):
+            if call is not None and (found is None or is_inside(call, found)):
                 found = call
         return found
 
@@ -571,7 +572,9 @@ class Ledger:
             # An inner call whose usage only its own end event will tell is left to that event.
             is_over = call.is_request and ending.outcome is not Outcome.COMPLETED
             ends = call.ends_with_outer or call.is_answered or is_over
-            if ends or (call.is_request and self._is_told(call.operation, evidence)):
+            # What both frameworks tell of is one answer; where it is one framework, each call has its own.
+            is_same = call.is_request and not (call.reports_late and call.framework == wrapper.framework)
+            if ends or (is_same and self._is_told(call.operation, evidence)):
                 call.streamed = call.streamed or wrapper.streamed
                 own = self._own_ending(call, ending)
                 self.close_call(
@@ -868,6 +871,40 @@ def is_around(outer: OpenCall, call: OpenCall) -> bool:
     while link is not None and link is not outer:
         link = link.outer
     return link is not None
+
+
+def is_inside(call: OpenCall, other: OpenCall) -> bool:
+    """Tell which of two open calls that enclose the running code is the inner one."""
+    return call.started_at > other.started_at and not is_around(call, other)
+
+
+_runs_for: contextvars.ContextVar[weakref.ref[OpenCall] | None] = contextvars.ContextVar(
+    "token_callbacks_runs_for", default=None
+)
+
+runs_for = _runs_for.get
+"""Returns a reference to the call for which code of the user's runs right now; ``None`` where none does."""
+
+
+@contextmanager
+def running_for(call: OpenCall | None) -> Iterator[None]:
+    """Tell that the code inside is the user's, and runs for a call of a framework that asks it for its answer.
+
+    What it asks is asked inside that call. ``None`` changes nothing.
+    """
+    before = _runs_for.get()
+    _runs_for.set(before if call is None else weakref.ref(call))
+    try:
+        yield
+    finally:
+        _runs_for.set(before)
+
+
+def running_call() -> OpenCall | None:
+    """Find the call for which code of the user's runs right now, if it has not ended meanwhile."""
+    reference = _runs_for.get()
+    call = None if reference is None else reference()
+    return call if call is not None and call.is_open and not call.is_answered else None
 
 
 def _seat_of(participant: Participant, seats: Sequence[Seat]) -> Seat | None:

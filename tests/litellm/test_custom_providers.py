@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import itertools
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import litellm
 import pytest
+from litellm import main
 from litellm.types.llms.openai import ChatCompletionUsageBlock
 from litellm.types.utils import GenericStreamingChunk
 from llama_index.llms.litellm import LiteLLM
+from llama_index.llms.openai import OpenAI
 
 from loopback_server import LoopbackServer
 from token_callbacks import TokenCounter
@@ -228,6 +231,63 @@ class EagerlyDelegating(Delegating):
         return map(_told_again, litellm.completion(model=CHAT, messages=MESSAGES, stream=True, **openai(self.server)))
 
 
+class Guided(Asking):
+    """Has LlamaIndex ask, once over LiteLLM and once without."""
+
+    def _ask(self) -> Iterator[str]:
+        for llm in (LiteLLM(model=CHAT, **openai(self.server)), OpenAI(model="gpt-4o-mini", **openai(self.server))):
+            yield llm.complete("When does it open?").text
+
+    def completion(self, *args: Any, **kwargs: Any) -> litellm.ModelResponse:
+        return litellm.ModelResponse(choices=[{"message": {"content": "".join(self._ask())}}])
+
+    async def acompletion(self, *args: Any, **kwargs: Any) -> litellm.ModelResponse:
+        return await asyncio.to_thread(self.completion)
+
+    def streaming(self, *args: Any, **kwargs: Any) -> Iterator[GenericStreamingChunk]:
+        yield from map(_chunk, (*self._ask(), ""))
+
+    async def astreaming(self, *args: Any, **kwargs: Any) -> AsyncIterator[GenericStreamingChunk]:
+        for text in self._ask():
+            yield _chunk(text)
+
+
+class Roundabout(Delegating):
+    """Asks LiteLLM, LlamaIndex and with a client of its own, in this order."""
+
+    def completion(self, *args: Any, **kwargs: Any) -> litellm.ModelResponse:
+        super().completion()
+        LiteLLM(model=CHAT, **openai(self.server)).complete("When does it open?")
+        return Asking.completion(self)
+
+    def streaming(self, *args: Any, **kwargs: Any) -> Iterator[GenericStreamingChunk]:
+        yield from map(_chunk, map(str, super().streaming()))
+        yield _chunk(LiteLLM(model=CHAT, **openai(self.server)).complete("When does it open?").text)
+        yield from Asking.streaming(self)
+
+
+class Spawning(Asking):
+    """Has LiteLLM ask on a thread that outlives it, and answers by itself."""
+
+    is_answered = threading.Event()
+    threads: ClassVar[list[threading.Thread]] = []
+
+    def completion(self, *args: Any, **kwargs: Any) -> litellm.ModelResponse:
+        begun = threading.Event()
+
+        def ask() -> None:
+            stream = litellm.completion(model=CHAT, messages=MESSAGES, stream=True, **openai(self.server))
+            next(stream)
+            begun.set()
+            self.is_answered.wait()
+            list(stream)
+
+        self.threads.append(threading.Thread(target=contextvars.copy_context().run, args=(ask,)))
+        self.threads[-1].start()
+        begun.wait()
+        return Librarian().completion()
+
+
 def _answer(response: httpx.Response) -> litellm.ModelResponse:
     content = response.json()["choices"][0]["message"]["content"]
     return litellm.ModelResponse(choices=[{"message": {"content": content}}])
@@ -288,6 +348,9 @@ ASKED: dict[str, tuple[type[Asking], Callable[[], Any]]] = {
     "asking while a stream is half read": (Delegating, _between),
     "streaming LiteLLM's stream on a thread": (Delegating, _read_on_a_thread),
     "streaming LiteLLM's stream under LlamaIndex": (Delegating, _over_llama_index),
+    **{f"{name}, asking LlamaIndex": (Guided, ask) for name, ask in ANSWERED.items()},
+    "asking everybody": (Roundabout, _ask),
+    "asking everybody, streamed": (Roundabout, ANSWERED["completion streamed"]),
 }
 
 
@@ -321,6 +384,43 @@ def test_what_a_class_asks_is_told_by_who_answers(
         (record.usage.prompt_tokens, record.usage.completion_tokens) for record in memory.records
     )
     assert {(Outcome.COMPLETED, run.run_id)} == {(record.outcome, record.run_id) for record in memory.records}
+
+
+def test_what_outlives_a_class_has_its_own_end(
+    staff: Staff, loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """And not the class's answer for its own."""
+    server = loopback(stream_usage="always_last")
+    staff(Spawning, server)
+    with counter.run("asking"):
+        _ask()
+        Spawning.is_answered.set()
+        Spawning.threads.pop().join()
+    counter.close()
+
+    [entry], [record] = server.ledger, memory.records
+    assert (entry.prompt_tokens, entry.completion_tokens) == (
+        record.usage.prompt_tokens,
+        record.usage.completion_tokens,
+    )
+
+
+def test_a_stream_of_a_class_takes_what_is_sent_and_thrown_into_it(counter: TokenCounter) -> None:
+    """As any generator: LiteLLM only iterates, but what looks after it is not seen."""
+
+    class Listening(litellm.CustomLLM):
+        def streaming(self, *args: Any, **kwargs: Any) -> Any:
+            heard = yield "asked"
+            try:
+                yield heard
+            except ValueError:
+                yield "caught"
+
+    stream = main.custom_chat_llm_router(async_fn=False, stream=True, custom_llm=Listening())(logging_obj=None)
+
+    assert "asked" == next(stream)
+    assert "a word" == stream.send("a word")
+    assert "caught" == stream.throw(ValueError)
 
 
 def _embed(**options: Any) -> Any:

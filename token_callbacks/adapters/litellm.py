@@ -39,6 +39,7 @@ import sys
 import traceback
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, TypeGuard
 
@@ -48,10 +49,11 @@ import msgspec
 from litellm.integrations.custom_logger import CustomLogger
 
 from token_callbacks.adapters.litellm_evidence import LiteLLMEvidence, from_json, is_answer, request_of, text_of
+from token_callbacks.binding import bound
 from token_callbacks.counter import TokenCounter, shared_counter
 from token_callbacks.errors import InvalidArgument
 from token_callbacks.hooks import Once, Patches
-from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger
+from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger, running_for
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import carried, carried_call, is_cancellation
 from token_callbacks.usage import (
@@ -92,13 +94,6 @@ _latest: contextvars.ContextVar[weakref.ref[CallState] | None] = globals().get("
 )
 """The call that was begun last in this context: LiteLLM sends a call's request in the context that began it."""
 
-_running: contextvars.ContextVar[weakref.ref[CallState] | None] = globals().get("_running") or contextvars.ContextVar(
-    "litellm_class", default=None
-)
-"""The call for which a class of the user's runs right now; between two chunks of its stream, none does."""
-
-_NO_MORE: Any = object()
-
 
 class CallState(msgspec.Struct, eq=False, weakref=True):
     """What this package keeps in LiteLLM's dict of one call."""
@@ -118,6 +113,9 @@ class CallState(msgspec.Struct, eq=False, weakref=True):
     """The model and its provider, where LiteLLM's dict may tell another one's."""
     batch: _Batch | None = None
     """Those that LiteLLM's dict is shared by, of this state too, unless it is what was there before them."""
+
+    def __repr__(self) -> str:  # LiteLLM's dict is printed by who looks for a fault: nothing of the call in there
+        return f"<{type(self).__name__}>"
 
     def __deepcopy__(self, memo: object) -> CallState:
         """Stay one: other callbacks copy LiteLLM's dict, and must not copy runs and locks with it."""
@@ -238,11 +236,10 @@ class Listener:
         if call is not None and not call.streamed:  # it may ask as often as it likes, and has the last word
             call.is_asked_once = call.reports_late = False
 
-    def running(self, logging_obj: Any) -> weakref.ref[CallState] | None:
-        """Find the call that a class is asked for, to be put into ``_running``."""
+    def call_of(self, logging_obj: Any) -> OpenCall | None:
+        """Find the open call that LiteLLM has this object for."""
         details = _details_of(logging_obj)
-        state = None if details is None else _state_in(details)
-        return None if state is None else weakref.ref(state)
+        return None if details is None else self._call(details)
 
     def take_class_answer(self, logging_obj: Any, response: Any) -> None:
         """Take what such a class has answered: of a second try of its, LiteLLM tells no more."""
@@ -396,11 +393,7 @@ class Listener:
 
     def _new_state(self) -> CallState:
         # A call that LiteLLM has half done is not around this one, unless a class runs for it right now.
-        running = _running.get()
-        state = None if running is None else running()
-        call = None if state is None else state.call
-        if call is None or not _is_sending(call):
-            call = self._ledger.enclosing_call(besides=self.enclosing)
+        call = self._ledger.enclosing_call(besides=self.enclosing)
         return CallState(self._ledger.origin(FRAMEWORK, call))
 
     def _state(self, details: MutableMapping[str, Any]) -> CallState:
@@ -418,7 +411,8 @@ class Listener:
         options = details.get("optional_params") or {}
         params = details.get("litellm_params")
         metadata = part(params, "metadata")
-        if metadata and (run_id := text_of(part(metadata, RUN_KEY))) is not None:
+        has_metadata = metadata is not None and metadata != {}
+        if has_metadata and (run_id := text_of(part(metadata, RUN_KEY))) is not None:
             origin = self._ledger.origin_in(run_id, origin)
         model, provider = state.asked or (details.get("model"), details.get("custom_llm_provider"))
         call = self._ledger.open_call(
@@ -438,7 +432,7 @@ class Listener:
         evidence.is_probed = state.is_mocked  # and carried none
         # As it opens, also where another call is around it: what the caller of this one tells is about this one.
         call.session_id, call.tags = _word(part(params, "litellm_session_id")), []
-        if metadata:
+        if has_metadata:
             call.session_id = call.session_id or _word(part(metadata, "session_id"))
             tags = part(metadata, "tags")
             call.tags = [tag for tag in tags[:_MOST_TAGS] if _word(tag)] if isinstance(tags, list) else []
@@ -541,7 +535,7 @@ class _Installed:
         self._pass_event: Callable[..., None] = ledger.shielded(_listener.pass_event)
         self._ask_class: Callable[..., None] = ledger.shielded(_listener.ask_class)
         self._take_class_answer: Callable[..., None] = ledger.shielded(_listener.take_class_answer)
-        self._find_running: Callable[..., weakref.ref[CallState] | None] = ledger.shielded(_listener.running)
+        self._find_call: Callable[..., OpenCall | None] = ledger.shielded(_listener.call_of)
         self._request: Callable[..., None] = ledger.shielded(_listener.request)
         self._hand_over: Callable[..., None] = ledger.shielded(_listener.hand_over)
         self._set_up_one: Callable[..., CallState | None] = ledger.shielded(_listener.set_up_one)
@@ -720,34 +714,20 @@ class _Installed:
 
         return ask
 
-    def _read_for_class(self, stream: GeneratorType[Any, Any, Any], logging_obj: Any) -> Iterator[Any]:
-        with self._sending_now(logging_obj), contextlib.closing(stream):
-            while True:
-                with self._running_now(logging_obj):
-                    chunk = next(stream, _NO_MORE)
-                if chunk is _NO_MORE:
-                    return
-                yield chunk
-
-    async def _aread_for_class(self, stream: AsyncGeneratorType[Any, Any], logging_obj: Any) -> AsyncIterator[Any]:
+    def _read_for_class(self, stream: Iterator[Any], logging_obj: Any) -> Iterator[Any]:
         with self._sending_now(logging_obj):
-            async with contextlib.aclosing(stream):
-                while True:
-                    with self._running_now(logging_obj):
-                        chunk = await anext(stream, _NO_MORE)
-                    if chunk is _NO_MORE:
-                        return
+            yield from bound(functools.partial(self._running_now, logging_obj), stream)
+
+    async def _aread_for_class(self, stream: AsyncIterator[Any], logging_obj: Any) -> AsyncIterator[Any]:
+        running = bound(functools.partial(self._running_now, logging_obj), stream)
+        with self._sending_now(logging_obj):
+            async with contextlib.aclosing(running):
+                async for chunk in running:
                     yield chunk
 
-    @contextlib.contextmanager
-    def _running_now(self, logging_obj: Any) -> Iterator[None]:
-        """Tell of a class that runs for a call, in the code inside: what it asks LiteLLM is asked inside that call."""
-        before = _running.get()
-        _running.set(self._find_running(logging_obj) or before)
-        try:
-            yield
-        finally:
-            _running.set(before)
+    def _running_now(self, logging_obj: Any) -> AbstractContextManager[None]:
+        """Tell of a class that runs for a call, in the code inside."""
+        return running_for(self._find_call(logging_obj))
 
     def _around_lazy_stream(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -785,7 +765,7 @@ class _Installed:
         self._see_to_registration = self._set_up = self._end_stream = _do_nothing
         self._pass_event = self._request = self._hand_over = _do_nothing
         self._set_up_one = self._end_one = self._ask_class = self._take_class_answer = _do_nothing
-        self._find_running = _do_nothing
+        self._find_call = _do_nothing
         self._close_stream = self._break_stream = _do_nothing
         for name in CALLBACK_LISTS:
             registered = getattr(litellm, name, None)

@@ -48,7 +48,17 @@ from token_callbacks import hooks
 from token_callbacks.errors import BudgetExceeded, InvalidArgument
 from token_callbacks.evidence import NO_NAMES, Completion, Names, Prompt, is_at_limit
 from token_callbacks.lanes import fields_of
-from token_callbacks.ledger import Draft, Ledger, OpenCall, is_around, name_of, process_ledger
+from token_callbacks.ledger import (
+    Draft,
+    Ledger,
+    OpenCall,
+    is_around,
+    is_inside,
+    name_of,
+    process_ledger,
+    running_call,
+    runs_for,
+)
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
 from token_callbacks.usage import (
@@ -348,7 +358,7 @@ class Tracker:
         Those of Anthropic's class (0.12.3) and OpenAI's Responses class are sent without an event.
         """
         call = self._predictions[span_id] = self._ledger.open_call(
-            self._ledger.origin(FRAMEWORK, self._enclosing(around)),
+            self._ledger.origin(FRAMEWORK, _innermost(self._enclosing(around))),
             framework=FRAMEWORK,
             operation=Operation.CHAT,
             provider=PROVIDERS.get(llm.class_name()),
@@ -415,6 +425,8 @@ class Tracker:
             return
         around = self._spans.get(span_id, _NO_SPAN)[0]
         outer = None if around is None and not self._streams else self._enclosing(around)
+        if runs_for() is not None:
+            outer = _innermost(outer)
         class_name, model = description.get("class_name"), description.get("model_name") or description.get("model")
         call = self._ledger.open_call(
             self._ledger.origin(FRAMEWORK, outer),
@@ -560,6 +572,12 @@ _NO_SPAN = (None, None)
 
 _TELLERS = frozenset({type(get_dispatcher()).event.__code__, CallbackManager.on_event_end.__code__})
 """By these a stream tells others of a piece, or of its end; what those do then is none of its requests."""
+
+
+def _innermost(found: OpenCall | None) -> OpenCall | None:
+    """Choose between the call of another framework for which code of the user's runs, and the one found around it."""
+    running = running_call()
+    return running if running is not None and (found is None or is_inside(running, found)) else found
 
 
 def _unfailed_calls(request: OpenCall) -> int:
