@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import msgspec
@@ -13,7 +14,15 @@ import pytest
 
 from token_callbacks import TokenCounter
 from token_callbacks.evidence import Names
-from token_callbacks.ledger import INLINE_CHARACTERS, Draft, OpenCall, process_ledger
+from token_callbacks.ledger import (
+    INLINE_CHARACTERS,
+    Draft,
+    OpenCall,
+    is_inside,
+    process_ledger,
+    running_call,
+    running_for,
+)
 from token_callbacks.records import CallRecord, Operation, Outcome, Provenance
 from token_callbacks.sinks.memory import MemorySink
 from token_callbacks.usage import Reading
@@ -189,6 +198,37 @@ def test_a_call_whose_closing_was_interrupted_is_waited_for_by_nobody(counter: T
         close(call)
 
     assert call not in process_ledger()._under_way
+
+
+def test_of_two_calls_of_one_moment_the_inner_one_is_inside(counter: TokenCounter) -> None:
+    """A clock ticks every 16 ms on some systems."""
+    outer = open_call()
+    inner = _open_inside(outer)
+    inner.started_at = outer.started_at
+
+    assert is_inside(inner, outer)
+    assert not is_inside(outer, inner)
+
+
+def test_code_that_is_closed_elsewhere_leaves_what_runs_there(counter: TokenCounter) -> None:
+    """As a coroutine that nobody awaited to its end, which the garbage collector closes in anybody's context."""
+
+    async def run() -> None:
+        with running_for(open_call()):
+            await _Forever()
+
+    left, call = run(), open_call()
+    contextvars.copy_context().run(left.send, None)
+    with running_for(call):
+        left.close()
+        assert running_call() is call
+
+    assert running_call() is None
+
+
+class _Forever:
+    def __await__(self) -> Iterator[None]:
+        yield
 
 
 def test_a_request_that_is_being_read_is_nobody_elses_to_close(counter: TokenCounter, memory: MemorySink) -> None:

@@ -57,21 +57,25 @@ class Patches:
     """Functions of a framework that were replaced, so that they can be put back."""
 
     def __init__(self) -> None:
-        self._originals: list[tuple[Any, str, Any, Any]] = []
+        self._originals: list[tuple[Any, str, Any, Any, bool]] = []
 
     def wrap(self, home: Any, name: str, around: Callable[[Any], Any]) -> None:
         """Put a wrapper in a function's place; a version of the framework that has none there is left as it is."""
         original = getattr(home, name, None)
         if original is not None:
             wrapper = around(original)
-            self._originals.append((home, name, original, wrapper))
+            self._originals.append((home, name, original, wrapper, name in vars(home)))
             setattr(home, name, wrapper)
 
     def remove(self) -> None:
         """Put everything back; what somebody else has wrapped again stays, and must by now do nothing."""
-        for home, name, original, wrapper in self._originals:
-            if getattr(home, name, None) is wrapper:
+        for home, name, original, wrapper, is_its_own in self._originals:
+            if getattr(home, name, None) is not wrapper:
+                continue
+            if is_its_own:
                 setattr(home, name, original)
+            else:  # a class has it from another one
+                delattr(home, name)
         self._originals.clear()
 
 

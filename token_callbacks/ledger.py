@@ -329,8 +329,8 @@ class Ledger:
 
         That a call is still open in this context does not make it the caller: its end may only be told late, or its
         stream be half read, while another framework's call, made after it and not around it, sends its request.
-        ``besides``: the locator of the framework that asks, if the call has to be another one's, or one for which code
-        of the user's runs.
+        ``besides``: the locator of the framework that asks, whose own calls do not count, but for one for which code of
+        the user's runs.
         """
         found = None if runs_for() is None else running_call()
         for locator in self._locators:
@@ -875,7 +875,8 @@ def is_around(outer: OpenCall, call: OpenCall) -> bool:
 
 def is_inside(call: OpenCall, other: OpenCall) -> bool:
     """Tell which of two open calls that enclose the running code is the inner one."""
-    return call.started_at > other.started_at and not is_around(call, other)
+    # The clock may show both the same moment, or be set back in between.
+    return is_around(other, call) or (call.started_at > other.started_at and not is_around(call, other))
 
 
 _runs_for: contextvars.ContextVar[weakref.ref[OpenCall] | None] = contextvars.ContextVar(
@@ -893,11 +894,13 @@ def running_for(call: OpenCall | None) -> Iterator[None]:
     What it asks is asked inside that call. ``None`` changes nothing.
     """
     before = _runs_for.get()
-    _runs_for.set(before if call is None else weakref.ref(call))
+    now = before if call is None else weakref.ref(call)
+    _runs_for.set(now)
     try:
         yield
     finally:
-        _runs_for.set(before)
+        if _runs_for.get() is now:  # else a coroutine that was left is closed in the context of somebody else
+            _runs_for.set(before)
 
 
 def running_call() -> OpenCall | None:

@@ -224,6 +224,16 @@ class LazilyDelegating(Delegating):
         return super().astreaming()
 
 
+class Casual(LazilyDelegating):
+    """Says so of none of its methods, but some of them are async."""
+
+    def acompletion(self, *args: Any, **kwargs: Any) -> Any:
+        return Asking.acompletion(self)
+
+    def streaming(self, *args: Any, **kwargs: Any) -> Iterator[GenericStreamingChunk]:
+        return map(dict, super().streaming())  # type: ignore[arg-type]  # LiteLLM takes any mapping
+
+
 class EagerlyDelegating(Delegating):
     """Has LiteLLM ask before its stream is read."""
 
@@ -261,6 +271,7 @@ class Roundabout(Delegating):
         return Asking.completion(self)
 
     def streaming(self, *args: Any, **kwargs: Any) -> Iterator[GenericStreamingChunk]:
+        yield from map(_chunk, map(str, Asking.streaming(self)))
         yield from map(_chunk, map(str, super().streaming()))
         yield _chunk(LiteLLM(model=CHAT, **openai(self.server)).complete("When does it open?").text)
         yield from Asking.streaming(self)
@@ -349,6 +360,8 @@ ASKED: dict[str, tuple[type[Asking], Callable[[], Any]]] = {
     "streaming LiteLLM's stream on a thread": (Delegating, _read_on_a_thread),
     "streaming LiteLLM's stream under LlamaIndex": (Delegating, _over_llama_index),
     **{f"{name}, asking LlamaIndex": (Guided, ask) for name, ask in ANSWERED.items()},
+    "not saying that it is async": (Casual, ANSWERED["acompletion"]),
+    "reading LiteLLM's stream by no generator": (Casual, ANSWERED["completion streamed"]),
     "asking everybody": (Roundabout, _ask),
     "asking everybody, streamed": (Roundabout, ANSWERED["completion streamed"]),
 }
@@ -468,14 +481,35 @@ def test_a_class_that_fails_to_embed_leaves_a_failed_call(counter: TokenCounter,
 def test_a_class_keeps_what_it_calls_an_embedding(counter: TokenCounter) -> None:
     """Only the methods that LiteLLM asks are looked after, and only while somebody counts."""
 
-    class Odd(Asking):
+    class Mixin:
+        def __getattribute__(self, name: str) -> Any:
+            return "mixed in" if name == "seen" else super().__getattribute__(name)
+
+    class Odd(Asking, Mixin):
         embedding = "a model of its own"
 
     asked = Odd()
+    assert "mixed in" == asked.seen
+    assert asked is asked.aembedding.__self__
     assert "a model of its own" == asked.embedding
     assert hasattr(asked.aembedding, "__wrapped__")
     counter.uninstall()
     assert not hasattr(asked.aembedding, "__wrapped__")
+    assert "__getattribute__" not in vars(litellm.CustomLLM)
+    assert "mixed in" == asked.seen
+
+
+@pytest.mark.parametrize("name", ["half read", "async half read"])
+def test_a_stream_of_a_class_that_asks_and_is_left_is_abandoned(
+    staff: Staff, loopback: Any, counter: TokenCounter, memory: MemorySink, name: str
+) -> None:
+    """However much of the answer had come."""
+    staff(Asking, loopback(stream_usage="always_last"))
+    with counter.run("asking"):
+        LEFT[name]()
+    counter.close()
+
+    assert [Outcome.ABANDONED] == [record.outcome for record in memory.records]
 
 
 RETRIED: dict[str, Callable[..., Any]] = {

@@ -29,7 +29,8 @@ CONTENTS = [{"role": "user", "parts": [{"text": "When does it open?"}]}]
 ANSWER = {
     "candidates": [{"content": {"role": "model", "parts": [{"text": "At nine."}]}, "finishReason": "STOP", "index": 0}],
     "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 3, "totalTokenCount": 10},
-    "modelVersion": "gemini-2.5-flash",
+    "modelVersion": "gemini-2.5-flash-001",
+    "responseId": "answer-1",
 }
 """https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse"""
 
@@ -111,6 +112,7 @@ def test_what_google_is_asked_is_one_record(
     summary = run.summary
 
     [record] = memory.records
+    assert ("answer-1", "gemini-2.5-flash-001") == (record.response_id, record.response_model) or "stream" in name
     assert (Outcome.COMPLETED, 7, 3) == (record.outcome, record.usage.prompt_tokens, record.usage.completion_tokens)
     assert ("stream" in name, run.run_id) == (record.streamed, record.run_id)
     assert 10 == summary.total_llm_tokens

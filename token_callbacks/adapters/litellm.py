@@ -38,9 +38,9 @@ import inspect
 import sys
 import traceback
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
-from types import AsyncGeneratorType, GeneratorType
+from types import MethodType
 from typing import Any, TypeGuard
 
 import litellm
@@ -49,7 +49,7 @@ import msgspec
 from litellm.integrations.custom_logger import CustomLogger
 
 from token_callbacks.adapters.litellm_evidence import LiteLLMEvidence, from_json, is_answer, request_of, text_of
-from token_callbacks.binding import bound
+from token_callbacks.binding import BoundAsyncIterator, BoundIterator
 from token_callbacks.counter import TokenCounter, shared_counter
 from token_callbacks.errors import InvalidArgument
 from token_callbacks.hooks import Once, Patches
@@ -114,7 +114,7 @@ class CallState(msgspec.Struct, eq=False, weakref=True):
     batch: _Batch | None = None
     """Those that LiteLLM's dict is shared by, of this state too, unless it is what was there before them."""
 
-    def __repr__(self) -> str:  # LiteLLM's dict is printed by who looks for a fault: nothing of the call in there
+    def __repr__(self) -> str:  # LiteLLM prints its dict where it is verbose: nothing of the call is to be in there
         return f"<{type(self).__name__}>"
 
     def __deepcopy__(self, memo: object) -> CallState:
@@ -233,8 +233,9 @@ class Listener:
             return
         self.send(details, messages)
         call = self._call(details)
-        if call is not None and not call.streamed:  # it may ask as often as it likes, and has the last word
-            call.is_asked_once = call.reports_late = False
+        if call is not None:  # it may ask as often as it likes, and has the last word
+            call.reports_late = False
+            call.is_asked_once = call.streamed  # between two pieces of a stream, its reader may ask somebody, too
 
     def call_of(self, logging_obj: Any) -> OpenCall | None:
         """Find the open call that LiteLLM has this object for."""
@@ -447,7 +448,7 @@ class Listener:
         _watches.pop(id(watch), None)
         call = watch.state.call
         if call is not None and call.is_open:
-            # Of a sync stream of Google's own API, LiteLLM (1.106.2) tells no end.
+            # What came whole is completed, as a drain would have it: of some streams LiteLLM tells no end.
             self._ledger.call_gone(call, Outcome.COMPLETED if call.is_answered else call.outcome_if_left)
 
 
@@ -674,11 +675,13 @@ class _Installed:
         return custom_chat_llm_router
 
     def _around_look_up(self, original: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+        home: Any = getattr(litellm, "CustomLLM", None)
+
         def __getattribute__(handler: Any, name: str) -> Any:  # noqa: N807 - it is put in place of the language's own
-            found = original(handler, name)
+            found = super(home, handler).__getattribute__(name)
             # LiteLLM takes these from the class itself, and no function of its own is in between.
             if name in _EMBEDDING_METHODS and inspect.ismethod(found):
-                return self._around_method(found)
+                return MethodType(self._around_method(found.__func__), handler)
             return found
 
         return __getattribute__
@@ -693,12 +696,15 @@ class _Installed:
             self._ask_class(logging_obj, kwargs.get("messages"))
             with self._sending_now(logging_obj), self._running_now(logging_obj):
                 response = original(*args, **kwargs)
+            if inspect.iscoroutine(response):
+                return self._awaited_for_class(response, logging_obj)
             self._take_class_answer(logging_obj, response)
-            if isinstance(response, GeneratorType):
+            is_stream, is_async_stream = isinstance(response, Iterator), isinstance(response, AsyncIterator)
+            if is_stream and not is_async_stream:
                 return self._read_for_class(response, logging_obj)
-            if isinstance(response, AsyncGeneratorType):
+            if is_async_stream and not is_stream:
                 return self._aread_for_class(response, logging_obj)
-            return response
+            return response  # LiteLLM's own streams are both
 
         return ask
 
@@ -707,19 +713,22 @@ class _Installed:
         async def ask(*args: Any, **kwargs: Any) -> Any:
             logging_obj = kwargs.get("logging_obj")
             self._ask_class(logging_obj, kwargs.get("messages"))
-            with self._sending_now(logging_obj), self._running_now(logging_obj):
-                response = await original(*args, **kwargs)
-            self._take_class_answer(logging_obj, response)
-            return response
+            return await self._awaited_for_class(original(*args, **kwargs), logging_obj)
 
         return ask
 
+    async def _awaited_for_class(self, asking: Coroutine[Any, Any, Any], logging_obj: Any) -> Any:
+        with self._sending_now(logging_obj), self._running_now(logging_obj):
+            response = await asking
+        self._take_class_answer(logging_obj, response)
+        return response
+
     def _read_for_class(self, stream: Iterator[Any], logging_obj: Any) -> Iterator[Any]:
         with self._sending_now(logging_obj):
-            yield from bound(functools.partial(self._running_now, logging_obj), stream)
+            yield from _Piecewise(functools.partial(self._running_now, logging_obj), stream)
 
     async def _aread_for_class(self, stream: AsyncIterator[Any], logging_obj: Any) -> AsyncIterator[Any]:
-        running = bound(functools.partial(self._running_now, logging_obj), stream)
+        running = BoundAsyncIterator(functools.partial(self._running_now, logging_obj), stream)
         with self._sending_now(logging_obj):
             async with contextlib.aclosing(running):
                 async for chunk in running:
@@ -771,6 +780,16 @@ class _Installed:
             registered = getattr(litellm, name, None)
             if isinstance(registered, list) and self.handler in registered:
                 registered.remove(self.handler)
+
+
+class _Piecewise(BoundIterator):
+    """A stream of a class, each piece of which is asked for in a context."""
+
+    def close(self) -> None:
+        """Close it as it is: the garbage collector may do so, where no context variable is to be set."""
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            close()
 
 
 def _around_run_async_function(original: Callable[..., Any]) -> Callable[..., Any]:

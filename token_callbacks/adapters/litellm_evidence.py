@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from token_callbacks.answers import Answer
 from token_callbacks.evidence import Completion, Names, Prompt, is_at_limit
 from token_callbacks.records import Operation
 from token_callbacks.usage import (
@@ -93,7 +94,7 @@ class LiteLLMEvidence:
             return None
         choices = part(response, "choices")
         if choices is None:
-            return _responses_completion(response) or _messages_completion(response)
+            return _responses_completion(response) or _messages_completion(response) or _google_completion(response)
         texts: list[str] = []
         tool_calls: list[Any] = []
         for choice in choices:
@@ -119,7 +120,9 @@ class LiteLLMEvidence:
 
     def names(self) -> Names:
         """Tell the response's id and its model, as the provider named them."""
-        return text_of(part(self.response, "id")), text_of(part(self.response, "model"))
+        response = self.response
+        response_id = text_of(part(response, "id")) or text_of(part(response, "responseId"))
+        return response_id, text_of(part(response, "model")) or text_of(part(response, "modelVersion"))
 
 
 def request_of(operation: Operation, details: Mapping[str, Any], messages: Any, *, is_mocked: bool) -> Any:
@@ -176,6 +179,13 @@ def _messages_completion(response: Any) -> Completion | None:
         tool_calls=[_shaped_call(part(call, "name"), part(call, "input")) for call in calls],
         is_at_limit=is_at_limit(response),
     )
+
+
+def _google_completion(response: Any) -> Completion | None:
+    answer = Answer()
+    answer.take(response)
+    completion = answer.completion()
+    return None if completion is None or completion.is_empty else completion
 
 
 def _tool_call(call: Any) -> dict[str, Any]:
