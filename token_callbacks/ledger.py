@@ -573,8 +573,8 @@ class Ledger:
             is_over = call.is_request and ending.outcome is not Outcome.COMPLETED
             ends = call.ends_with_outer or call.is_answered or is_over
             # What both frameworks tell of is one answer; where it is one framework, each call has its own.
-            is_same = call.is_request and not (call.reports_late and call.framework == wrapper.framework)
-            if ends or (is_same and self._is_told(call.operation, evidence)):
+            is_one_answer = call.is_request and not (call.reports_late and call.framework == wrapper.framework)
+            if ends or (is_one_answer and self._is_told(call.operation, evidence)):
                 call.streamed = call.streamed or wrapper.streamed
                 own = self._own_ending(call, ending)
                 self.close_call(
