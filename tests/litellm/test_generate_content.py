@@ -18,9 +18,11 @@ from litellm.google_genai import (
     generate_content,
     generate_content_stream,
 )
+from litellm.integrations.custom_logger import CustomLogger
 
 from token_callbacks import TokenCounter
-from token_callbacks.records import Outcome
+from token_callbacks.adapters.litellm_evidence import LiteLLMEvidence
+from token_callbacks.records import Operation, Outcome
 from token_callbacks.sinks.memory import MemorySink
 
 from .calls import openai
@@ -112,10 +114,61 @@ def test_what_google_is_asked_is_one_record(
     summary = run.summary
 
     [record] = memory.records
-    assert ("answer-1", "gemini-2.5-flash-001") == (record.response_id, record.response_model) or "stream" in name
+    if not record.streamed:
+        assert ("answer-1", "gemini-2.5-flash-001") == (record.response_id, record.response_model)
     assert (Outcome.COMPLETED, 7, 3) == (record.outcome, record.usage.prompt_tokens, record.usage.completion_tokens)
     assert ("stream" in name, run.run_id) == (record.streamed, record.run_id)
     assert 10 == summary.total_llm_tokens
+
+
+def test_googles_contents_and_candidates_are_counted_where_it_tells_no_usage() -> None:
+    """As the messages and the answer that they are."""
+    evidence = LiteLLMEvidence(Operation.CHAT, CONTENTS, {})
+    evidence.response = {name: value for name, value in ANSWER.items() if name != "usageMetadata"}
+    prompt, completion = evidence.prompt(), evidence.completion()
+
+    assert prompt is not None
+    assert completion is not None
+    assert [{"role": "user", "content": "When does it open?"}] == prompt.messages
+    assert "At nine." == completion.text
+
+
+def test_a_fallback_of_a_router_is_an_attempt_of_one_call(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """Though LiteLLM makes a completion of each."""
+    server = loopback()
+    deployment = {"model": "hosted_vllm/gpt-4o-mini", **openai(server)}
+    router = litellm.Router(
+        model_list=[{"model_name": name, "litellm_params": deployment} for name in ("desk", "cellar")],
+        fallbacks=[{"desk": ["cellar"]}],
+        num_retries=0,
+    )
+    server.fail_next(status=500)
+    with counter.run("asking"):
+        asyncio.run(router.agenerate_content(model="desk", contents=CONTENTS))
+        asyncio.run(router.agenerate_content(model="desk", contents=CONTENTS))
+    counter.close()
+
+    assert [(1, Outcome.FAILED), (2, Outcome.COMPLETED), (1, Outcome.COMPLETED)] == [
+        (record.attempt, record.outcome) for record in memory.records
+    ]
+    first, second, third = (record.logical_call_id for record in memory.records)
+    assert first == second != third
+
+
+def test_litellms_dict_prints_nothing_of_a_call(loopback: Any, counter: TokenCounter) -> None:
+    """It is printed where LiteLLM is verbose."""
+    printed: list[str] = []
+
+    class Printing(CustomLogger):
+        def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
+            printed.append(repr(kwargs["_token_callbacks"]))
+
+    litellm.callbacks.append(Printing())
+    litellm.completion(model="openai/gpt-4o-mini", messages=[{"role": "user", "content": "x"}], **openai(loopback()))
+
+    assert {"<CallState>"} == set(printed)
 
 
 def test_a_stream_of_google_that_is_left_is_abandoned(

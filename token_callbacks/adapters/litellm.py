@@ -172,8 +172,16 @@ class Listener:
         if details is not None and _KEY not in details:
             state = details[_KEY] = self._new_state()
             tries = options.get("litellm_trace_id")
-            state.tries = tries if isinstance(tries, _Tries) else None
+            state.tries = tries if isinstance(tries, _Tries) else self._tries_around()
             self._begin(state, logging_obj, options)
+
+    def _tries_around(self) -> _Tries | None:
+        """Find what a completion is an attempt of, if LiteLLM makes it of a call of Google's API."""
+        latest = _latest_state()
+        if latest is None or latest.call is not None or latest.tries is None or latest.logging_obj is None:
+            return None
+        details = _details_of(latest.logging_obj())
+        return latest.tries if details is not None and details.get("call_type") in _GENERATE_CONTENT else None
 
     def set_up_one(self, logging_obj: Any, options: Mapping[str, Any]) -> CallState | None:
         """Note that one call of a batch begins, on a thread of its own; ``None`` where LiteLLM's object is its own."""
@@ -431,7 +439,7 @@ class Listener:
         request = request_of(operation, details, messages, is_mocked=state.is_mocked)
         evidence = call.evidence = LiteLLMEvidence(operation, request, options)
         evidence.is_probed = state.is_mocked  # and carried none
-        # As it opens, also where another call is around it: what the caller of this one tells is about this one.
+        # Those of the call around it, if there is one, are not about this one.
         call.session_id, call.tags = _word(part(params, "litellm_session_id")), []
         if has_metadata:
             call.session_id = call.session_id or _word(part(metadata, "session_id"))

@@ -71,7 +71,7 @@ class LiteLLMEvidence:
             return Prompt(messages=messages, **self._offered())
         if self.operation is Operation.COMPLETION and _is_texts(request):
             return Prompt(messages="".join(request))
-        sent = _dicts(request)  # nothing of a prompt that was sent as the ids of its tokens
+        sent = [_message(it) for it in _dicts(request)]  # nothing of a prompt that was sent as the ids of its tokens
         return Prompt(messages=sent, **self._offered()) if sent else None
 
     def _offered(self) -> dict[str, Any]:
@@ -179,6 +179,14 @@ def _messages_completion(response: Any) -> Completion | None:
         tool_calls=[_shaped_call(part(call, "name"), part(call, "input")) for call in calls],
         is_at_limit=is_at_limit(response),
     )
+
+
+def _message(sent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Shape what is sent through Google's own API as OpenAI's is; anything else is that already."""
+    parts = sent.get("parts")
+    if not isinstance(parts, list):
+        return sent
+    return {"role": sent.get("role"), "content": "".join(filter(_is_text, (part(it, "text") for it in parts)))}
 
 
 def _google_completion(response: Any) -> Completion | None:
