@@ -97,6 +97,19 @@ def test_a_failure_before_any_answer_counts_nothing() -> None:
     assert Sources(prompt=Provenance.MISSING, completion=Provenance.MISSING) == figures.sources
 
 
+def test_an_answer_that_had_just_begun_has_its_prompt() -> None:
+    """It was accepted, whatever became of it; of the rest, others may have seen more."""
+    begun, seen = Told(None, text="", messages=MESSAGES), Told(None, text=TEXT, messages=MESSAGES)
+    for outcome in (Outcome.ABANDONED, Outcome.CANCELLED, Outcome.FAILED):
+        alone, beside = (settle(Operation.CHAT, "gpt-4o", outcome, told) for told in ([begun], [begun, seen]))
+
+        assert isinstance(alone, Figures)
+        assert isinstance(beside, Figures)
+        assert Sources(prompt=Provenance.COUNTED, completion=Provenance.PARTIAL) == alone.sources == beside.sources
+        assert alone.usage.prompt_tokens == beside.usage.prompt_tokens
+        assert (0, True) == (alone.usage.completion_tokens, bool(beside.usage.completion_tokens))
+
+
 def test_a_stream_that_was_never_started_has_no_figures() -> None:
     """Nothing was sent, so nothing is missing either."""
     assert Sources() == _settled(None, Outcome.NOT_STARTED, text=None).sources

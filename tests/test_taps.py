@@ -212,7 +212,10 @@ def _with_httpx_in_pieces(url: str) -> Any:
 def test_a_try_whose_body_broke_brought_nothing(
     loopback: Any, counter: TokenCounter, memory: MemorySink, send: Callable[[str], Any]
 ) -> None:
-    """The answer to the next one is not counted for both."""
+    """The answer to the next one is not counted for both.
+
+    That a prompt was accepted is known once the head came; who reads the body before he gives the answer shows none.
+    """
     server = loopback(stream_usage="finish_chunk")
     server.fail_next(cut_after=0)
     url = f"{server.base_url}/chat/completions"
@@ -227,7 +230,10 @@ def test_a_try_whose_body_broke_brought_nothing(
     _, entry = server.ledger
 
     assert [Outcome.FAILED, Outcome.COMPLETED] == [record.outcome for record in memory.records]
-    assert [None, entry.prompt_tokens] == [record.usage.prompt_tokens for record in memory.records]
+    first, second = (record.usage for record in memory.records)
+    assert (first.prompt_tokens is None) is (send is _with_httpx_async)
+    assert not first.completion_tokens
+    assert entry.prompt_tokens == second.prompt_tokens != first.prompt_tokens
 
 
 LINE = b'{"model":"m","message":{"role":"assistant","content":"It opens at nine. "},"done":false}\n'
@@ -240,7 +246,7 @@ KINDS = {"lines": ("application/x-ndjson", LINE), "events": ("text/event-stream"
 def test_a_stream_that_broke_and_was_asked_for_again_is_a_try_of_its_own(
     counter: TokenCounter, memory: MemorySink, kind: str, pieces: int
 ) -> None:
-    """What had come of it is a part, and if that is nothing, it brought nothing; the next answer is not its, too."""
+    """What had come of it is a part, be it nothing: its prompt was accepted. The next answer is not its, too."""
     media_type, piece = KINDS[kind]
     usage = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
 
@@ -268,9 +274,9 @@ def test_a_stream_that_broke_and_was_asked_for_again_is_a_try_of_its_own(
     _ask(counter, send)
 
     figures = [(record.outcome, record.attempt, record.provenance.completion) for record in memory.records]
-    part = Provenance.PARTIAL if pieces else Provenance.MISSING
-    assert [(Outcome.FAILED, 1, part), (Outcome.COMPLETED, 2, Provenance.REPORTED)] == figures
-    assert [bool(pieces), 12] == [bool(memory.records[0].usage.prompt_tokens), memory.records[1].usage.prompt_tokens]
+    assert [(Outcome.FAILED, 1, Provenance.PARTIAL), (Outcome.COMPLETED, 2, Provenance.REPORTED)] == figures
+    assert bool(pieces) is bool(memory.records[0].usage.completion_tokens)
+    assert [True, 12] == [bool(memory.records[0].usage.prompt_tokens), memory.records[1].usage.prompt_tokens]
 
 
 def test_a_body_that_nobody_waits_for_any_more_is_cancelled(

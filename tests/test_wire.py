@@ -184,7 +184,7 @@ def test_nothing_taken_rules_nothing_out() -> None:
     """Before anything came, nothing is known."""
     evidence = _streamed("application/json")
 
-    assert (None, False, None) == (_usage(evidence), evidence.rules_out_usage(), evidence.completion())
+    assert (None, False) == (_usage(evidence), evidence.rules_out_usage())
     assert not evidence.has_last_word()
 
 
@@ -303,6 +303,7 @@ def test_an_encoded_stream_that_was_left() -> None:
 def test_an_encoding_that_is_not_understood(encoding: str, body: bytes) -> None:
     """It is not guessed at, and rules nothing out."""
     evidence = _streamed(SSE, body, content_encoding=encoding)
+    evidence.end()
 
     assert (None, None) == (_usage(evidence), evidence.completion())
     assert not evidence.rules_out_usage()
@@ -698,8 +699,46 @@ def test_the_calls_of_a_streamed_answer() -> None:
 
 def test_a_stream_without_text_has_nothing_to_count() -> None:
     """Nothing came back, which is not an empty text."""
-    assert _streamed(SSE, _sse([CHUNKS[2]])).completion() is None
-    assert _streamed(SSE, _sse([{"ping": 3}])).completion() is None
+    for body in (_sse([CHUNKS[2]]), _sse([{"ping": 3}]), b""):
+        evidence = _streamed(SSE, body)
+        evidence.end()
+
+        assert evidence.completion() is None
+
+
+ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
+REFUSAL = {"error": {"message": "no", "type": "server_error"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "has_begun"),
+    [
+        (SSE, b"", True),
+        (SSE, b": keep-alive\n\n", True),
+        (SSE, _sse([ROLE], done=False), True),
+        (SSE, _sse([{"type": "response.created"}], done=False), True),
+        (SSE, _sse([REFUSAL], done=False), False),
+        (SSE, _sse([ROLE, REFUSAL], done=False), True),
+        ("application/json", b"", True),
+        ("application/json", b'{"choices": [{"mess', True),
+        ("application/json", json.dumps(REFUSAL).encode(), False),
+        ("text/html", b"<html>", False),
+    ],
+)
+def test_an_answer_that_was_left_before_anything_came_has_begun(kind: str, body: bytes, has_begun: bool) -> None:
+    """Its prompt was accepted; that of an error was not, and of what is no answer nobody knows."""
+    completion = _streamed(kind, body).completion()
+
+    assert has_begun is (completion is not None)
+    assert completion is None or completion.is_empty
+
+
+def test_what_was_refused_has_not_begun() -> None:
+    """Whatever its body is."""
+    evidence = WireEvidence(Operation.CHAT)
+    evidence.begin({"content-type": SSE}, is_accepted=False)
+
+    assert evidence.completion() is None
 
 
 @pytest.mark.parametrize(

@@ -106,13 +106,45 @@ class Evidence(Protocol):
         """Gather what was sent; ``None`` where it is not known."""
 
     def completion(self) -> Completion | None:
-        """Gather what came back; ``None`` where nothing did."""
+        """Gather what came back: an empty one where an answer had just begun, ``None`` where none had."""
 
     def inputs(self) -> Sequence[str | Sequence[int]] | None:
         """Gather what was embedded; ``None`` where it is not known."""
 
     def names(self) -> Names:
         """Tell the response's id and its model, as the provider named them."""
+
+
+class Asked:
+    """What another one knows of what a request asked for."""
+
+    __slots__ = ("prompt",)
+
+    def __init__(self, witness: Evidence) -> None:
+        self.prompt = witness.prompt
+
+    def reading(self, operation: Operation) -> None:
+        """Tell nothing."""
+
+    def misfits(self, operation: Operation) -> Misfits:  # noqa: ARG002 - as the others
+        """Tell nothing."""
+        return {}
+
+    def rules_out_usage(self) -> bool:
+        """Tell nothing."""
+        return False
+
+    has_last_word = rules_out_usage
+
+    def completion(self) -> None:
+        """Tell nothing: what it saw come back is another request's."""
+
+    def inputs(self) -> None:
+        """Tell nothing: an embedding that did not come is not counted."""
+
+    def names(self) -> Names:
+        """Tell nothing."""
+        return NO_NAMES
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,6 +219,15 @@ def misfits_in(evidence: Sequence[Evidence], operation: Operation, teller: Evide
     return {}
 
 
+def has_answer(operation: Operation, evidence: Sequence[Evidence]) -> bool:
+    """Tell whether anything of an answer came: a text, a tool call, or its usage."""
+    for witness in evidence:
+        back = witness.completion()
+        if (back is not None and not back.is_empty) or witness.reading(operation) is not None:
+            return True
+    return False
+
+
 def _length(value: object) -> int:
     """Tell about how many characters there are to count."""
     if isinstance(value, str):
@@ -259,8 +300,8 @@ def _settle_llm(  # noqa: PLR0917 - told to nobody but settle
     at_most: Callable[[], float],
 ) -> Figures | Later:
     usage = Usage() if reading is None else reading.usage
-    back: Completion | None = first(evidence, "completion")
-    # A call that failed before anything came back was most likely not billed: its prompt is not counted as if it were.
+    back = _what_came(evidence)
+    # A call that failed before an answer began was most likely not billed: its prompt is not counted as if it were.
     sent: Prompt | None = None if is_cut and back is None else first(evidence, "prompt")
     has_no_prompt = usage.prompt_tokens == 0 and _is_word(usage, back, teller)
 
@@ -293,6 +334,17 @@ def _settle_llm(  # noqa: PLR0917 - told to nobody but settle
     most = at_most()
     is_long = length > (most if server_for(model) is None else -1)  # a server is not waited for here
     return later if is_long and most < math.inf else later()
+
+
+def _what_came(evidence: Sequence[Evidence]) -> Completion | None:
+    """Gather what came back, from the first who saw anything of it, or else saw an answer begin."""
+    begun = None
+    for witness in evidence:
+        back = witness.completion()
+        if back is not None and not back.is_empty:
+            return back
+        begun = begun or back
+    return begun
 
 
 def _is_word(usage: Usage, back: Completion | None, teller: Evidence | None) -> bool:

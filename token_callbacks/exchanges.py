@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from token_callbacks.dialects import CHATS, EMBEDDINGS, OTHERS, REQUESTS
+from token_callbacks.evidence import has_answer
 from token_callbacks.ledger import Ledger, OpenCall
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import is_cancellation
@@ -62,8 +63,9 @@ class Exchange:
 
     def begin(self, status: int, headers: Mapping[str, str]) -> bool:
         """Take the head of the answer, whose headers do not mind case; tells whether the rest of it is wanted."""
-        self.evidence.begin(headers)
-        if status >= _NO_ANSWER:
+        is_accepted = status < _NO_ANSWER
+        self.evidence.begin(headers, is_accepted=is_accepted)
+        if not is_accepted:
             self._give_up(f"HTTP {status}")
             return False
         if self.call is not None:
@@ -122,10 +124,10 @@ class Exchange:
             self._close_if_left(Outcome.FAILED)
 
     def _note_break(self, call: OpenCall, why: str) -> None:
-        if self.evidence.reading(self._operation) is None and self.evidence.completion() is None:
-            call.failure = why
-        else:
+        if has_answer(self._operation, (self.evidence,)):
             call.break_off = why
+        else:
+            call.failure = why
 
     def _give_up(self, why: str) -> None:
         if self.call is not None:

@@ -32,10 +32,12 @@ import msgspec
 from token_callbacks.evidence import (
     BOTH_REPORTED,
     NO_NAMES,
+    Asked,
     Evidence,
     Figures,
     Names,
     Told,
+    has_answer,
     misfits_in,
     settle,
     told_by,
@@ -279,7 +281,8 @@ class Ledger:
         self._start_afresh()
         self._is_told = self.shielded(_is_told)
         self._is_answered_alone = self.shielded(_is_answered_alone)
-        self._has_answer = self.shielded(_has_answer)
+        self._has_answer = self.shielded(has_answer)
+        self._has_begun = self.shielded(_has_begun)
         self._note_misfits = self.shielded(self._log_misfits)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start_afresh)
@@ -428,10 +431,9 @@ class Ledger:
             if known is not None and known not in evidence:
                 evidence = (known, *evidence) if evidence else (known,)
             is_completed, own = ending.outcome is _COMPLETED, evidence
-            # What a broken stream delivered, the call around it may have seen; and what a mere request was about. What
-            # it saw is not what a request brought that had no answer.
-            if (not is_completed or call.ends_with_outer) and call.is_request and call.failure is None:
-                evidence = _with_outer(evidence, call)
+            # What a broken stream delivered, the call around it may have seen; and what a mere request was about.
+            if not is_completed or call.ends_with_outer:
+                evidence = (*evidence, *self._told_around(call, evidence))
             if call.inner:
                 if is_completed:  # what was dropped inside it brought nothing of its answer
                     self._close_gone()
@@ -580,11 +582,29 @@ class Ledger:
                 self.close_call(
                     call,
                     outcome=own.outcome,
-                    evidence=evidence if call.is_request and call.failure is None else (),
+                    evidence=self._told_of(call, evidence),
                     error=own.error,
                     cached=own.cached,
                     counts_here=counts_here,
                 )
+
+    def _told_around(self, call: OpenCall, known: Sequence[Evidence]) -> Sequence[Evidence]:
+        """Gather what the open calls around a request can say of it, besides what is known."""
+        others: list[Evidence] = []
+        link = call.outer
+        while link is not None:
+            if link.is_open and link.evidence is not None and link.evidence not in known:
+                others.append(link.evidence)
+            link = link.outer
+        return self._told_of(call, others)
+
+    def _told_of(self, call: OpenCall, others: Sequence[Evidence]) -> Sequence[Evidence]:
+        """Choose what those around a call can say of it: of a request all, but what came, if nothing of its own did."""
+        if not call.is_request or not others:
+            return ()
+        if call.failure is None:
+            return others
+        return [Asked(witness) for witness in others] if self._has_begun(call) else ()
 
     def _own_ending(self, call: OpenCall, ending: Ending) -> Ending:
         """Tell how an inner call ended, when the call around it ended so."""
@@ -760,7 +780,7 @@ class Ledger:
                 return
             call.seats = [other for other in call.seats if other is not seat]
         own = () if call.evidence is None else (call.evidence,)
-        evidence = _with_outer(own, call) if call.is_request and call.failure is None else own
+        evidence = (*own, *self._told_around(call, own))
         if not call.is_wrapper or (_have_failed(call.inner) and self._has_answer(call.operation, own)):
             self._deliver(call, ([seat], ()), Ending(call.outcome_if_left), evidence, counts_here=True)
 
@@ -857,14 +877,6 @@ def _has_failed(call: OpenCall) -> bool:
     return call.failure is not None or call.is_awaited or (call.is_open and _have_failed(call.inner))
 
 
-def _has_answer(operation: Operation, evidence: Sequence[Evidence]) -> bool:
-    for witness in evidence:
-        back = witness.completion()
-        if (back is not None and not back.is_empty) or witness.reading(operation) is not None:
-            return True
-    return False
-
-
 def is_around(outer: OpenCall, call: OpenCall) -> bool:
     """Tell whether a call was made inside another one, however deep."""
     link = call.outer
@@ -934,6 +946,10 @@ def _names(evidence: Sequence[Evidence]) -> Names:
     return response_id, response_model
 
 
+def _has_begun(call: OpenCall) -> bool:
+    return call.evidence is not None and call.evidence.completion() is not None
+
+
 def _most_counted_here() -> int:
     # On an event loop not even the first vocabulary is read.
     is_first = "token_callbacks.counting" not in sys.modules and _is_in_event_loop()
@@ -954,15 +970,6 @@ def _is_answered_alone(call: OpenCall) -> bool:
     if not call.is_request:
         return call.evidence.has_last_word()
     return call.operation is _EMBEDDING and _is_told(call.operation, (call.evidence,))
-
-
-def _with_outer(evidence: Sequence[Evidence], call: OpenCall) -> Sequence[Evidence]:
-    link = call.outer
-    while link is not None:
-        if link.is_open and link.evidence is not None and link.evidence not in evidence:
-            evidence = (*evidence, link.evidence)
-        link = link.outer
-    return evidence
 
 
 def _is_in_event_loop() -> bool:

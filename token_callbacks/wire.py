@@ -37,6 +37,7 @@ class WireEvidence:
         "_has_all",
         "_has_ended",
         "_held",
+        "_is_accepted",
         "_is_read",
         "_is_whole",
         "_operation",
@@ -59,6 +60,7 @@ class WireEvidence:
         self._pieces: list[bytes] = []
         self._held = 0
         self._has_all = True
+        self._is_accepted = False
         self._is_read = False
         self._is_whole = False
         self._has_ended = False
@@ -66,8 +68,9 @@ class WireEvidence:
         self._reader: UsageReader | None = None
         """Of an answer that comes, or has to be read, event by event."""
 
-    def begin(self, headers: Mapping[str, str]) -> None:
-        """Take the head of an answer; a mapping that minds the case of names has them in lower case."""
+    def begin(self, headers: Mapping[str, str], *, is_accepted: bool = True) -> None:
+        """Take the head of an answer or a refusal; a mapping that minds the case of names has them in lower case."""
+        self._is_accepted = is_accepted
         self._encoding = headers.get("content-encoding", "")
         if any(map(headers.__contains__, _TELLING)):
             self._figures = {name.lower(): _counted(it) for name, it in headers.items() if _COUNT_HEADER.match(name)}
@@ -172,11 +175,20 @@ class WireEvidence:
         """Leave it to the framework, which has it in one shape for all providers."""
 
     def completion(self) -> Completion | None:
-        """Gather the text and tool calls of a streamed answer, as far as they arrived."""
+        """Gather the text and tool calls of a streamed answer, as far as they arrived: none where it had just begun."""
         if self._is_whole or not self._has_all:  # then the framework knows better
             return None
-        completion = self._answer().completion()
-        return None if completion is None or completion.is_empty else completion
+        answer = self._answer()
+        completion = answer.completion()
+        if completion is not None and not completion.is_empty:
+            return completion
+        return Completion(text="") if self._has_begun(answer) else None
+
+    def _has_begun(self, answer: Answer) -> bool:
+        """Tell of an answer that was left before anything came whether it was one: the prompt was accepted then."""
+        if self._has_ended or not self._is_accepted or self._reader_of_kind() is None:
+            return False
+        return answer.is_understood or not self.ends_in_error()
 
     def _answer(self) -> Answer:
         answer = Answer()

@@ -138,13 +138,14 @@ def check(head: Head, pieces: Iterable[bytes], operation: Operation, *, is_whole
     if reading is not None:
         assert reading.payload == msgspec.json.decode(msgspec.json.encode(reading.payload))
         assert isinstance(reading.doubts, list)
-    completion = evidence.completion()
-    if completion is not None:
-        assert not completion.is_empty
-        assert isinstance(completion.text, str)
-        json.dumps(completion.tool_calls)
+    came = evidence.completion()
+    if came is not None:
+        assert isinstance(came.text, str)
+        json.dumps(came.tool_calls)
     assert isinstance(evidence.has_last_word(), bool)
     assert isinstance(evidence.rules_out_usage(), bool)
+    evidence.end()
+    assert evidence.completion() == (None if came is None or came.is_empty else came)
     assert reading == evidence.reading(operation) or evidence.is_unreadable
 
 

@@ -75,6 +75,7 @@ EMBEDDING_CALLS = [
 ]
 SENT_WHEN_READ = [case for case in STREAMS if "text_completion" in case.name]
 SENT_AT_ONCE = [case for case in STREAMS if case not in SENT_WHEN_READ]
+ASYNC_SENT_AT_ONCE = [case for case in SENT_AT_ONCE if _is_async(case)]
 
 
 @pytest.fixture(scope="session")
@@ -252,14 +253,32 @@ def test_a_stream_that_is_held_unread_when_its_counter_closes_was_not_started(
 def test_a_stream_that_is_sent_and_never_read_is_abandoned(
     server: LoopbackServer, counter: TokenCounter, memory: MemorySink, case: Case
 ) -> None:
-    """The others send it with the call itself, so what nobody read was used all the same."""
+    """The others send it with the call itself, so what nobody read was used all the same: its prompt, at the least."""
     with counter.run("never read") as run, server.hold(after_chunks=EVENTS):
         _drop(case, server, _collector(run, memory), is_read=False)
 
-    assert 1 == len(server.ledger)
-    record = _only(memory, run)
-    assert (Outcome.ABANDONED, Provenance.MISSING) == (record.outcome, record.provenance.weakest)
+    assert Outcome.ABANDONED is _only(memory, run).outcome
+    _assert_prompt_alone(memory, server)
     assert run.summary.lower_bound
+
+
+@_params(ASYNC_SENT_AT_ONCE)
+def test_a_reader_who_is_cancelled_before_anything_came_has_sent_his_prompt(
+    server: LoopbackServer, counter: TokenCounter, memory: MemorySink, case: Case
+) -> None:
+    """As one who has waited long enough for a model that thinks."""
+
+    async def read(has_begun: asyncio.Event) -> None:
+        stream = await case.call(server, stream=True)
+        has_begun.set()
+        async for _ in stream:
+            pass
+
+    with counter.run("cancelled") as run, server.hold(after_chunks=1):
+        asyncio.run(_cancel_once_read(read))
+
+    assert _only(memory, run).outcome in (Outcome.ABANDONED, Outcome.CANCELLED)
+    _assert_prompt_alone(memory, server)
 
 
 def test_a_stream_of_a_mock_that_is_dropped_is_abandoned(counter: TokenCounter, memory: MemorySink) -> None:
@@ -525,6 +544,18 @@ def _assert_partial(memory: MemorySink, server: LoopbackServer) -> None:
     came = count_completion(model=record.model, text=_sent(server), is_at_limit=True)
     assert came.tokens == record.usage.completion_tokens
     assert record.streamed
+
+
+def _assert_prompt_alone(memory: MemorySink, server: LoopbackServer) -> None:
+    """Assert that a record has the whole prompt, and of the completion what can be told with none of it there."""
+    [record] = memory.records
+    [entry] = server.ledger
+    assert Provenance.PARTIAL is record.provenance.completion
+    if record.provenance.prompt is Provenance.ESTIMATED:
+        assert ("messages", True) == (entry.endpoint, bool(record.usage.prompt_tokens))
+    else:
+        assert PROMPTS[entry.endpoint] is record.provenance.prompt
+        assert entry.prompt_tokens == record.usage.prompt_tokens
 
 
 def _assert_nothing_came(record: CallRecord) -> None:

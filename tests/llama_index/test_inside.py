@@ -770,9 +770,31 @@ def test_the_answer_beside_a_sent_stream_that_was_dropped_is_not_that_streams(
 
     _ask(counter, send)
 
-    assert [(Outcome.ABANDONED, None)] == [
-        (record.outcome, record.usage.completion_tokens) for record in memory.records
-    ]
+    assert [(Outcome.ABANDONED, 0)] == [(record.outcome, record.usage.completion_tokens) for record in memory.records]
+
+
+def test_what_a_class_said_before_its_stream_broke_is_not_that_streams(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """The stream had begun, and brought nothing but that its prompt was accepted."""
+    server = loopback()
+    server.fail_next(cut_after=0)
+
+    def send() -> Iterator[str]:
+        yield "It opens at nine."
+        with httpx.stream("POST", f"{server.base_url}/chat/completions", json=BODY | {"stream": True}) as response:
+            response.read()
+
+    with pytest.raises(httpx.RemoteProtocolError):
+        list(PiecewiseLLM(send=send).stream_chat(MESSAGES))
+
+    request, said = memory.records
+    assert [Outcome.FAILED] * 2 == [request.outcome, said.outcome]
+    assert (True, 0, 5) == (
+        bool(request.usage.prompt_tokens),
+        request.usage.completion_tokens,
+        said.usage.completion_tokens,
+    )
 
 
 def test_an_empty_piece_before_a_refusal_is_no_answer(loopback: Any, counter: TokenCounter, memory: MemorySink) -> None:

@@ -229,12 +229,14 @@ def test_a_stream_that_is_never_read_was_not_started(
 def test_an_anthropic_stream_that_is_never_read_is_abandoned(
     server: LoopbackServer, counter: TokenCounter, memory: MemorySink, method: str, read: Read
 ) -> None:
-    """Anthropic's class sends the request with the call itself, so what nobody read was used all the same."""
+    """Anthropic's class sends the request with the call itself, so what nobody read was used: the prompt, at least."""
     summary = _run(counter, read, BUILDERS["Anthropic"](server), method)
 
     record = _only(memory)
     assert 1 == len(server.ledger)
-    assert (Outcome.ABANDONED, Provenance.MISSING) == (record.outcome, record.provenance.weakest)
+    assert (Outcome.ABANDONED, 0) == (record.outcome, record.usage.completion_tokens)
+    assert (Provenance.ESTIMATED, Provenance.PARTIAL) == (record.provenance.prompt, record.provenance.completion)
+    assert record.usage.prompt_tokens
     assert summary.lower_bound
 
 
