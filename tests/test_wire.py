@@ -629,13 +629,13 @@ LONG = [{"choices": [{"index": 0, "delta": {"content": "Hé" * 20}}]} for _ in r
 def test_of_a_long_stream_the_usage_is_read_on_the_way(
     monkeypatch: pytest.MonkeyPatch, line_end: str, size: int
 ) -> None:
-    """However long it is, its usage is read; its text is not kept."""
+    """However long it is, its usage is read, and its text is there."""
     monkeypatch.setattr(wire, "_MOST_HELD", 200)
     body = _sse([CHUNKS[2], *LONG, {"usage": {"prompt_tokens": 3, "completion_tokens": 9}}], line_end=line_end)
     evidence = _streamed(SSE, *_pieces(body, size))
 
     assert Usage(prompt_tokens=3, completion_tokens=9) == _usage(evidence)
-    assert line_end == "\r" or evidence.completion() is None
+    assert "Hé" * 20 * len(LONG) == _text(evidence)
 
 
 @pytest.mark.parametrize("kind", [LINES, "application/jsonl"])
@@ -644,15 +644,20 @@ def test_of_long_lines_the_usage_is_read_on_the_way(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(wire, "_MOST_HELD", 200)
     evidence = _streamed(kind, *_pieces(_lines([*LONG, OLLAMA[-1]]), 33))
 
-    assert (TOLD, None) == (_usage(evidence), evidence.completion())
+    assert TOLD == _usage(evidence)
+    assert "Hé" * 20 * len(LONG) == _text(evidence)
 
 
-def test_a_long_stream_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was read on the way is let go."""
-    monkeypatch.setattr(wire, "_MOST_HELD", 200)
-    evidence = _streamed(SSE, *_pieces(_sse([CHUNKS[2], *LONG], done=False), 33))
+def test_a_long_stream_is_held_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read on the way takes little room, and what came is the same however it is held."""
+    events = [{"id": "chatcmpl-3", "choices": [{"index": 0, "delta": {"content": f" {n}"}}]} for n in range(500)]
+    body = _sse(events, done=False)
+    whole = _text(_streamed(SSE, body))
+    monkeypatch.setattr(wire, "_MOST_HELD", len(body) // 4)
+    evidence = _streamed(SSE, *_pieces(body, 33))
 
-    assert sum(map(len, evidence._pieces)) < 600
+    assert len(body) // 2 > sum(map(len, (*evidence._pieces, *evidence._packed)))
+    assert "".join(f" {n}" for n in range(500)) == whole == _text(evidence)
 
 
 @pytest.mark.parametrize("pieces", [_pieces(gzip.compress(_sse([*LONG, *CHUNKS]), level), 33) for level in (0, 9)])

@@ -25,22 +25,24 @@ from token_callbacks.records import Operation
 from token_callbacks.usage import Misfits, Reading, UsageReader, part, read_answer, read_usage_like
 
 _MOST_HELD = 4 * 2**20
-"""Bytes of a stream kept for its end; of a longer one the usage is read on the way, and the text is not kept."""
+"""Bytes of a stream kept as they came for its end; of a longer one the usage is read on the way, and it is packed."""
 
 
 class WireEvidence:
     """What the wire carried of one request. Fed by the thread that reads the answer, read when the call ends."""
 
     __slots__ = (
+        "_answered",
+        "_came",
         "_encoding",
         "_figures",
-        "_has_all",
         "_has_ended",
-        "_held",
         "_is_accepted",
         "_is_read",
         "_is_whole",
+        "_most",
         "_operation",
+        "_packed",
         "_pieces",
         "_read",
         "_reader",
@@ -58,8 +60,14 @@ class WireEvidence:
         self._figures: Mapping[str, int | str] = {}
         """What the headers told."""
         self._pieces: list[bytes] = []
-        self._held = 0
-        self._has_all = True
+        self._came = 0
+        """Bytes, so far."""
+        self._most = _MOST_HELD
+        """So many may have come before they are looked at."""
+        self._packed: list[bytes] = []
+        """What came before the pieces, of which the usage was read on the way."""
+        self._answered: tuple[int, Answer] | None = None
+        """What was put together when it was asked for last, and of how many bytes."""
         self._is_accepted = False
         self._is_read = False
         self._is_whole = False
@@ -79,8 +87,8 @@ class WireEvidence:
     def take(self, piece: bytes) -> None:
         """Put aside a piece of the body, as it came over the wire. Per chunk: nothing else may happen here."""
         self._pieces.append(piece)
-        self._held += len(piece)
-        if self._held > _MOST_HELD:
+        self._came += len(piece)
+        if self._came > self._most:
             self._read_on_the_way()
 
     def end(self) -> None:
@@ -90,6 +98,7 @@ class WireEvidence:
     def take_whole(self, body: bytes) -> None:
         """Put aside the body of an answer that was not streamed, as its encoding was taken off already."""
         self._pieces = [body]
+        self._came += len(body)
         self._is_whole = True
         self._encoding = ""
 
@@ -104,7 +113,7 @@ class WireEvidence:
         return any(part(event, "error") or part(event, "type") == "error" for event in self._parsed(_may_be_error))
 
     def _read_on_the_way(self) -> None:
-        self._held = 0
+        self._most = self._came + _MOST_HELD
         body = b"".join(self._pieces)
         end = max(body.rfind(b"\n\n"), body.rfind(b"\r\n\r\n"), body.rfind(b"\n") if self.kind in _BY_LINE else -1)
         if end < 0 or self.kind not in (*_BY_LINE, "text/event-stream") or self._encoding:
@@ -112,8 +121,8 @@ class WireEvidence:
             return
         self._pieces = [body[: end + 1]]
         self._read_usage()
+        self._packed.append(zlib.compress(body[: end + 1], level=1))
         self._pieces = [body[end + 1 :]]
-        self._has_all = False
 
     def _read_usage(self) -> UsageReader:
         reader = self._reader = self._reader or UsageReader(self._operation)
@@ -160,7 +169,7 @@ class WireEvidence:
 
     def rules_out_usage(self) -> bool:
         """Tell whether the body was read: figures that others have and it does not are then nobody's but theirs."""
-        has_come = any(self._pieces) or not self._has_all
+        has_come = any(self._pieces) or bool(self._packed)
         return has_come and self._reader_of_kind() is not None and not self.is_unreadable
 
     def has_last_word(self) -> bool:
@@ -176,7 +185,7 @@ class WireEvidence:
 
     def completion(self) -> Completion | None:
         """Gather the text and tool calls of a streamed answer, as far as they arrived: none where it had just begun."""
-        if self._is_whole or not self._has_all:  # then the framework knows better
+        if self._is_whole:  # then the framework knows better
             return None
         answer = self._answer()
         completion = answer.completion()
@@ -191,12 +200,16 @@ class WireEvidence:
         return answer.is_understood or not self.ends_in_error()
 
     def _answer(self) -> Answer:
+        if self._answered is not None and self._answered[0] == self._came:
+            return self._answered[1]
         answer = Answer()
-        for event in self._parsed(_anything):
-            if event is _DONE:
-                answer.is_over = True
-            else:
-                answer.take(event)
+        for body in (*map(zlib.decompress, self._packed), self._body()):
+            for event in self._events(body, _anything):
+                if event is _DONE:
+                    answer.is_over = True
+                else:
+                    answer.take(event)
+        self._answered = self._came, answer
         return answer
 
     def inputs(self) -> None:
@@ -211,12 +224,18 @@ class WireEvidence:
     def _reader_of_kind(self) -> _Reader | None:
         return _READERS.get(self.kind) or (_json if "json" in self.kind else None)
 
+    def _body(self) -> bytes:
+        body = b"".join(self._pieces)
+        self._pieces = [body]
+        return body
+
     def _parsed(self, is_wanted: Callable[[bytes], bool]) -> Iterator[Any]:
+        return self._events(self._body(), is_wanted)
+
+    def _events(self, body: bytes, is_wanted: Callable[[bytes], bool]) -> Iterator[Any]:
         read = self._reader_of_kind()
         if read is None:
             return
-        body = b"".join(self._pieces)
-        self._pieces = [body]
         try:
             for event in read(_decoded(body, self._encoding), is_wanted):
                 if event is _UNREADABLE:
