@@ -84,6 +84,7 @@ def test_the_blocks_that_are_not_run_are_these() -> None:
         ("docs/lavague.md", "needs LaVague and a browser; tests/lavague runs the same with both"),
         ("docs/servers.md", "it installs gigabytes"),
         ("docs/servers.md", "it installs gigabytes"),
+        ("docs/tests.md", "it takes hours"),
     ] == reasons
 
 
