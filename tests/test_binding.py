@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -88,6 +89,23 @@ def test_a_coroutine_function_awaits_in_the_run(counter: TokenCounter, memory: M
     _in_thread(lambda: asyncio.run(bound(7)))
 
     assert [7] == _prompts(memory, run.run_id)
+
+
+class _Asker:
+    async def __call__(self) -> int:
+        return await _aask(4)
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda: _aask(4), _Asker(), functools.partial(_aask, 4)], ids=["lambda", "object", "partial"]
+)
+def test_what_gives_a_coroutine_gives_it_bound(counter: TokenCounter, memory: MemorySink, ask: Any) -> None:
+    """Whatever Python takes it for: decorators hide a coroutine function."""
+    with counter.run("outer") as run:
+        bound = run.bind(ask)
+
+    assert 4 == asyncio.run(bound())
+    assert [4] == _prompts(memory, run.run_id)
 
 
 def test_a_coroutine_is_awaited_in_the_run(counter: TokenCounter, memory: MemorySink) -> None:

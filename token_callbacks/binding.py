@@ -55,7 +55,8 @@ def _bound_function(entering: Entering, function: Callable[..., Any]) -> Callabl
     def call(*args: Any, **kwargs: Any) -> Any:
         with entering():
             made = function(*args, **kwargs)
-        return bound(entering, made) if inspect.isgenerator(made) or inspect.isasyncgen(made) else made
+        runs_later = inspect.isgenerator(made) or inspect.isasyncgen(made) or inspect.iscoroutine(made)
+        return bound(entering, made) if runs_later else made
 
     return call
 
