@@ -648,6 +648,28 @@ def test_of_long_lines_the_usage_is_read_on_the_way(monkeypatch: pytest.MonkeyPa
     assert "Hé" * 20 * len(LONG) == _text(evidence)
 
 
+@pytest.mark.parametrize("most", [60, 4 * 2**20])
+@pytest.mark.parametrize("size", [1, 33])
+def test_who_asks_before_the_end_does_not_spoil_what_is_told_there(
+    monkeypatch: pytest.MonkeyPatch, size: int, most: int
+) -> None:
+    """One counter may close while a stream goes on for another one: in the middle of an event, too."""
+    monkeypatch.setattr(wire, "_MOST_HELD", most)
+    body = _sse([*LONG, *CHUNKS])
+    evidence = _streamed(SSE)
+    for piece in _pieces(body, size):
+        evidence.take(piece)
+        evidence.reading(Operation.CHAT)
+        evidence.completion()
+    evidence.end()
+
+    asked_once = _streamed(SSE, body)
+    asked_once.end()
+    assert (TOLD, []) == (_usage(evidence), _doubts(evidence))
+    assert asked_once.completion() == evidence.completion()
+    assert evidence.rules_out_usage()
+
+
 def test_a_long_stream_is_held_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read on the way takes little room, and what came is the same however it is held."""
     events = [{"id": "chatcmpl-3", "choices": [{"index": 0, "delta": {"content": f" {n}"}}]} for n in range(500)]

@@ -7,6 +7,7 @@ that may hold usage are parsed for it.
 from __future__ import annotations
 
 import codecs
+import copy
 import importlib
 import itertools
 import json
@@ -38,13 +39,15 @@ class WireEvidence:
         "_figures",
         "_has_ended",
         "_is_accepted",
-        "_is_read",
+        "_is_spoiled",
         "_is_whole",
         "_most",
+        "_on_the_way",
         "_operation",
         "_packed",
         "_pieces",
         "_read",
+        "_read_at",
         "_reader",
         "is_unreadable",
         "kind",
@@ -69,10 +72,15 @@ class WireEvidence:
         self._answered: tuple[int, Answer] | None = None
         """What was put together when it was asked for last, and of how many bytes."""
         self._is_accepted = False
-        self._is_read = False
         self._is_whole = False
         self._has_ended = False
+        self._is_spoiled = False
+        """Something in what is packed could not be read."""
+        self._on_the_way: UsageReader | None = None
+        """Of what is packed."""
         self._read: Reading | None = None
+        self._read_at = -1
+        """So many bytes had come when it was read last."""
         self._reader: UsageReader | None = None
         """Of an answer that comes, or has to be read, event by event."""
 
@@ -120,12 +128,20 @@ class WireEvidence:
             self._pieces = [body]
             return
         self._pieces = [body[: end + 1]]
-        self._read_usage()
+        self.is_unreadable = self._is_spoiled
+        self._on_the_way = self._fed(self._on_the_way or UsageReader(self._operation))
+        self._is_spoiled = self.is_unreadable
         self._packed.append(zlib.compress(body[: end + 1], level=1))
         self._pieces = [body[end + 1 :]]
 
     def _read_usage(self) -> UsageReader:
-        reader = self._reader = self._reader or UsageReader(self._operation)
+        # A counter that closes asks while the stream goes on: what it was told is to be read again then.
+        self.is_unreadable = self._is_spoiled
+        before = UsageReader(self._operation) if self._on_the_way is None else copy.deepcopy(self._on_the_way)
+        self._reader = self._fed(before)
+        return self._reader
+
+    def _fed(self, reader: UsageReader) -> UsageReader:
         for event in self._parsed(_may_hold_usage):
             reader.take(event)
         return reader
@@ -134,9 +150,9 @@ class WireEvidence:
 
     def reading(self, operation: Operation) -> Reading | None:  # noqa: ARG002 - told at the start
         """Read the usage that the body, or else the headers, told."""
-        if not self._is_read:
+        if self._read_at != self._came:
             self._read = self._plain_reading() or self._full_reading()
-            self._is_read = True
+            self._read_at = self._came
         return self._read
 
     def _plain_reading(self) -> Reading | None:

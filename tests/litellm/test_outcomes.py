@@ -249,6 +249,25 @@ def test_a_stream_that_is_held_unread_when_its_counter_closes_was_not_started(
     assert not run.summary.lower_bound
 
 
+@_params([case for case in SENT_AT_ONCE if not _is_async(case)])
+def test_a_counter_that_closes_does_not_spoil_what_another_one_is_told(
+    server: LoopbackServer, new_counter: Callable[..., TokenCounter], memory: MemorySink, case: Case
+) -> None:
+    """It takes what had come by then; the provider's last word comes after that."""
+    _counter, other = new_counter(sinks=[memory]), new_counter()
+    stream = case.call(server, stream=True)
+    next(stream)
+    other.close()
+    for _ in stream:
+        pass
+    _wait(lambda: bool(memory.records))
+
+    [record], [entry] = memory.records, server.ledger
+    assert (Outcome.COMPLETED, Provenance.REPORTED) == (record.outcome, record.provenance.weakest)
+    told = record.usage.prompt_tokens, record.usage.completion_tokens
+    assert (entry.prompt_tokens, entry.completion_tokens) == told
+
+
 @_params(SENT_AT_ONCE)
 def test_a_stream_that_is_sent_and_never_read_is_abandoned(
     server: LoopbackServer, counter: TokenCounter, memory: MemorySink, case: Case
