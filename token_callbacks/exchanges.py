@@ -112,7 +112,7 @@ class Exchange:
         """Note that no answer came; of a request that was cancelled, LiteLLM does not tell."""
         if self.call is not None and is_cancellation(error):
             self.call.failure = type(error).__name__
-            self._ledger.close_call(self.call, outcome=Outcome.CANCELLED, error=error)
+            self._cancel(self.call, error)
         self._give_up(type(error).__name__)
 
     def break_off(self, error: BaseException) -> None:
@@ -120,8 +120,12 @@ class Exchange:
         if self.call is not None:
             self._note_break(self.call, type(error).__name__)
             if is_cancellation(error):
-                self._ledger.close_call(self.call, outcome=Outcome.CANCELLED, error=error)
+                self._cancel(self.call, error)
             self._close_if_left(Outcome.FAILED)
+
+    def _cancel(self, call: OpenCall, error: BaseException) -> None:
+        self.outer.was_cancelled = True
+        self._ledger.close_call(call, outcome=Outcome.CANCELLED, error=error)
 
     def _note_break(self, call: OpenCall, why: str) -> None:
         if has_answer(self._operation, (self.evidence,)):

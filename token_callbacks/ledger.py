@@ -152,6 +152,8 @@ class OpenCall(msgspec.Struct, kw_only=True, eq=False, weakref=True):
     """Why no answer came, of a call whose framework may try again or not say so."""
     break_off: str | None = None
     """Why its answer broke, though nobody may say so; what came before is a part of it."""
+    was_cancelled: bool = False
+    """Who waited for a request of it was cancelled."""
     ends_with_outer: bool = False
     """It has no end of its own to wait for: it ends when the call around it does."""
     is_awaited: bool = False

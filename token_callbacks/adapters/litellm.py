@@ -113,6 +113,8 @@ class CallState(msgspec.Struct, eq=False, weakref=True):
     """The model and its provider, where LiteLLM's dict may tell another one's."""
     batch: _Batch | None = None
     """Those that LiteLLM's dict is shared by, of this state too, unless it is what was there before them."""
+    is_handed_over: bool = False
+    """The caller has its stream: whatever it still sends, it sends in a place of its own, which says so."""
 
     def __repr__(self) -> str:  # LiteLLM prints its dict where it is verbose: nothing of the call is to be in there
         return f"<{type(self).__name__}>"
@@ -120,6 +122,10 @@ class CallState(msgspec.Struct, eq=False, weakref=True):
     def __deepcopy__(self, memo: object) -> CallState:
         """Stay one: other callbacks copy LiteLLM's dict, and must not copy runs and locks with it."""
         return self
+
+    def __reduce__(self) -> tuple[type[str], tuple[()]]:
+        """Be pickled as nothing: other callbacks send LiteLLM's dict to other processes."""
+        return str, ()
 
 
 class _Tries(str):  # noqa: SLOT000 - its attributes have defaults
@@ -130,6 +136,8 @@ class _Tries(str):  # noqa: SLOT000 - its attributes have defaults
 
     latest: OpenCall | None = None
     logical_call_id: str | None = None
+    origin: Origin | None = None
+    """Of the first of them."""
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         """Be pickled as the id that it is."""
@@ -173,6 +181,9 @@ class Listener:
             state = details[_KEY] = self._new_state()
             tries = options.get("litellm_trace_id")
             state.tries = tries if isinstance(tries, _Tries) else self._tries_around()
+            if state.tries is not None:  # where a stream breaks half-way, it is its reader who makes the next one
+                state.tries.origin = state.tries.origin or state.origin
+                state.origin = state.tries.origin[0], state.origin[1]
             self._begin(state, logging_obj, options)
 
     def _tries_around(self) -> _Tries | None:
@@ -281,6 +292,7 @@ class Listener:
         details = _details_of(logging_obj)
         state = None if details is None else _state_in(details)
         if state is not None:
+            state.is_handed_over = False
             _latest.set(weakref.ref(state))
 
     def pass_event(self, details: MutableMapping[str, Any], text: str) -> None:
@@ -297,7 +309,8 @@ class Listener:
 
     def close_stream(self, stream: Any) -> None:
         """Close the call of a stream that is closed by its reader; what came to its end has its own end event."""
-        details = _details_of(part(stream, "logging_obj"))
+        # Not by part(), which keeps the classes it has seen: a Router makes one a stream, and that keeps the stream.
+        details = _details_of(getattr(stream, "logging_obj", None))
         call = None if details is None else self._call(details)
         if call is not None and not call.is_answered:
             error = sys.exc_info()[1]
@@ -329,6 +342,7 @@ class Listener:
         if state.batch is not None:
             state = self._choose(state, state.batch, response)
         call, is_stream = state.call, details.get("stream") is True
+        state.is_handed_over = is_stream
         if call is None and is_stream:
             self._open_unannounced(state, details)
         elif call is None:
@@ -375,13 +389,18 @@ class Listener:
     def enclosing(self) -> OpenCall | None:
         """Find the open call, if any, whose request the code running right now is about to send."""
         state = _latest_state()
-        call = None if state is None else state.call or self._unannounced(state)
+        if state is None or state.is_handed_over:
+            return None
+        call = state.call or self._unannounced(state)
         return call if call is not None and _is_sending(call) else None
 
     def _unannounced(self, state: CallState) -> OpenCall | None:
         """Open an embedding that sends its request without a word before: ``ollama``'s (LiteLLM 1.106.2)."""
-        details = _details_of(None if state.logging_obj is None else state.logging_obj())
-        if details is not None and OPERATIONS.get(details.get("call_type") or "") is Operation.EMBEDDING:
+        logging_obj = None if state.logging_obj is None else state.logging_obj()
+        details = _details_of(logging_obj)
+        is_embedding = details is not None and OPERATIONS.get(details.get("call_type") or "") is Operation.EMBEDDING
+        # Not after it, where it was refused before anything was sent.
+        if details is not None and is_embedding and _runs_for(logging_obj):
             self.send(details, None)
         return state.call
 
@@ -557,6 +576,8 @@ class _Installed:
         self._patches.wrap(litellm, "stream_chunk_builder", self._around_stream_chunk_builder)
         self._patches.wrap(_responses_stream(), "_process_chunk", self._around_process_chunk)
         self._patches.wrap(litellm.CustomStreamWrapper, "aclose", self._around_aclose)
+        for name in ("fetch_stream", "fetch_sync_stream"):
+            self._patches.wrap(litellm.CustomStreamWrapper, name, self._around_fetch)
         self._patches.wrap(getattr(litellm, "Router", None), "_update_kwargs_before_fallbacks", _around_update_kwargs)
         # LiteLLM 1.80.17 has no such function: a summary that is read at once may lack a stream that broke.
         self._patches.wrap(litellm.CustomStreamWrapper, "_handle_stream_fallback_error", self._around_stream_error)
@@ -657,10 +678,19 @@ class _Installed:
 
         return aclose
 
+    def _around_fetch(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def fetch(stream: Any) -> Any:
+            if getattr(stream, "completion_stream", None) is None:  # Gemini and Bedrock are asked when it is read
+                self._request(getattr(stream, "logging_obj", None))
+            return original(stream)
+
+        return fetch
+
     def _around_stream_error(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def _handle_stream_fallback_error(stream: Any, e: Any) -> Any:  # by LiteLLM's names
-            self._break_stream(part(stream, "logging_obj"), e)
+            self._break_stream(getattr(stream, "logging_obj", None), e)
             return original(stream, e)
 
         return _handle_stream_fallback_error
@@ -870,7 +900,7 @@ _RUN_ASYNC_IN_A_THREAD = (
 _EMBEDDING_METHODS = ("embedding", "aembedding")
 """Of a class in ``custom_provider_map``."""
 
-_TAPPED = ("openai", "text-completion-openai", "azure", "azure_text", "anthropic")
+_TAPPED = ("openai", "text-completion-openai", "azure", "azure_text", "anthropic", "gemini")
 """Providers that LiteLLM asks with httpx alone, beside its own list of those that speak as OpenAI does; of others
 (Vertex's SDK, a model in this process, a class of the user's) a request may go out unseen."""
 
@@ -929,6 +959,17 @@ def _asked(options: Mapping[str, Any]) -> tuple[Any, Any] | None:
     return model, provider
 
 
+def _runs_for(logging_obj: object) -> bool:
+    """Tell whether LiteLLM's code runs right now for a call of its."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        is_litellms = str(frame.f_globals.get("__name__")).startswith("litellm.")
+        if is_litellms and frame.f_locals.get("logging_obj") is logging_obj:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _was_raised_by(stream: object, error: BaseException) -> bool:
     """Tell whether an exception came out of a stream, and not from its reader."""
     return any(frame.f_locals.get("self") is stream for frame, _ in traceback.walk_tb(error.__traceback__))
@@ -956,8 +997,9 @@ def _latest_state() -> CallState | None:
 
 
 def _is_sending(call: OpenCall) -> bool:
-    # An answered one sends nothing any more, though LiteLLM tells of its end later; nor does one that is read.
-    return call.is_open and not call.is_answered and not call.is_asked
+    # An answered one sends nothing any more, though LiteLLM tells of its end later; nor does one that is read, or of
+    # whose cancellation it tells nobody.
+    return call.is_open and not call.is_answered and not call.is_asked and not call.was_cancelled
 
 
 def _is_state(value: object) -> TypeGuard[CallState]:
