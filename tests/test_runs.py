@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import subprocess
 import sys
@@ -66,6 +67,21 @@ def test_a_nested_run_is_a_run_of_its_own(counter: TokenCounter) -> None:
     assert (None, outer.run_id) == (outer.summary.parent_run_id, inner.summary.parent_run_id)
     assert (7, 70) == (outer.summary.total_llm_tokens, inner.summary.total_llm_tokens)
     assert 77 == outer.summary.including_nested.total_llm_tokens
+
+
+def test_a_run_that_ends_after_the_one_around_it_is_in_that_ones_file(counter: TokenCounter) -> None:
+    """As a task in the background does."""
+    with contextlib.ExitStack() as inside, counter.run("outer") as outer:
+        context = contextvars.copy_context()
+        inner = counter.run("inner")
+        context.run(inner.__enter__)
+        inside.callback(context.run, inner.__exit__, None, None, None)
+        inside.callback(context.run, make_call, prompt=3, completion=4)
+    assert outer.summary_path is not None
+    written = msgspec.json.decode(outer.summary_path.read_bytes(), type=RunSummary)
+
+    assert (0, 7) == (written.total_llm_tokens, written.including_nested.total_llm_tokens)
+    assert outer.summary == written
 
 
 def test_async_with_and_gather_keep_runs_apart(counter: TokenCounter) -> None:

@@ -205,14 +205,16 @@ def test_a_server_that_does_not_answer_is_left_alone_and_counted_here(
     """One warning, and the figures are ours, marked so."""
     with socket.socket() as closed:  # bound, and nobody listens
         closed.bind(("127.0.0.1", 0))
-        servers.register("my-local-*", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        servers.register("my-local-*", f"http://user:pass-3@127.0.0.1:{closed.getsockname()[1]}/?key=pass-4")
         with counter.run("dead"):
             _end()
             _end()
     servers.forget()
 
     assert [Provenance.ESTIMATED] * 2 == [record.provenance.weakest for record in memory.records]
-    assert 1 == len([entry for entry in caplog.records if "does not count" in entry.message])
+    [warning] = [entry.message for entry in caplog.records if "does not count" in entry.message]
+    assert "127.0.0.1" in warning
+    assert "pass" not in warning
 
 
 @_serves(_broken)

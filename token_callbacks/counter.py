@@ -96,6 +96,8 @@ class TokenCounter:
         self._open_runs: dict[Run, None] = {}
         self._parts: dict[str, Run] = {}
         """The runs of other processes that this one takes part in."""
+        self._unsettled: dict[Run, None] = {}
+        """Runs of others whose summary could not be made anew when this process left them."""
         self._unwritten: dict[Run, None] = {}
         """Runs whose summary the log folder did not take: it is offered again when another run ends, and at the end."""
         self._is_closed = False
@@ -104,7 +106,7 @@ class TokenCounter:
         self._summary_writers = [self._ledger.shielded(sink.write_summary) for sink in self._sinks]
         self._writing_for: Run | None = None
         self._note_elsewhere = self._ledger.shielded(self._read_elsewhere)
-        self._settle = self._ledger.shielded(self._mark_done)
+        self._settle = self._ledger.shielded(self._settle_left)
         self._unmark = self._ledger.shielded(self._forget_marker)
         self._work_out = self._ledger.shielded(self._worked_out)
         self._load_prices = self._ledger.shielded(self._load_book)
@@ -231,7 +233,8 @@ class TokenCounter:
         self._ledger.part_with(self)
         self._ledger.abandon(self)
         for part in list(self._parts.values()):
-            self._end_part(part)
+            self._note_end(part)
+        self._settle(_LOCK_SECONDS)
         for run in list(self._open_runs):
             is_default = self._outermost is not None and run is self._outermost.run
             self._end_run(run, RunOutcome.COMPLETED if is_default else RunOutcome.CANCELLED)
@@ -256,7 +259,9 @@ class TokenCounter:
     def open_run(self, name: str, tags: Mapping[str, str]) -> Run:
         """Make a run inside the current one."""
         self.require_open()
-        parent = next((link.run for link in chain_from(current_scope()) if link.run.owner is self), None)
+        outer = (link.run for link in chain_from(current_scope()) if link.run.owner is self)
+        # What is scheduled in a run, and begins after it, is none of it: else each such run would hold the one before.
+        parent = next((run for run in outer if run.is_open), None)
         if parent is None and self._joined_token is not None:
             parent = self._default_scope().run
         with self._ledger.lock:
@@ -375,7 +380,8 @@ class TokenCounter:
 
     def _end_run(self, run: Run, outcome: RunOutcome) -> None:
         if run.is_part:  # opened before this process was forked: it is the parent's
-            self._end_part(run)
+            self._note_end(run)
+            self._settle(_LOCK_SECONDS)
             return
         with self._ledger.lock:
             if not run.is_open:
@@ -385,9 +391,16 @@ class TokenCounter:
             self._open_runs.pop(run, None)
             if self._unwritten:
                 self._write_unwritten()
+        self._settle(0.0)
         self._load_prices(run)
         with self._adding_up(run), self._ledger.lock:
             self._write_summary(run)
+        with self._ledger.lock:
+            outer = run.parent
+            while outer is not None:
+                if not outer.is_open:  # its summary tells of what was used in here, too
+                    self._reissue(outer)
+                outer = outer.parent
 
     @contextlib.contextmanager
     def _adding_up(self, run: Run) -> Iterator[None]:
@@ -404,6 +417,7 @@ class TokenCounter:
         if self._files is not None:
             folded = recovery.told_elsewhere(self._files.folder, run.run_id, writer=self._files.writer)
             run.elsewhere = folded.totals, folded.nested
+            run.losses_elsewhere = folded.losses
 
     def _write_summary(self, run: Run) -> None:
         run.cost = self._cost(run)
@@ -436,8 +450,9 @@ class TokenCounter:
             started_at=run.started_at,
             ended_at=run.ended_at,
             until=self._ledger.clock(),
-            internal_errors=run.internal_errors,
-            lost_records=run.lost_records,
+            internal_errors=run.internal_errors + run.losses_elsewhere[1],
+            lost_records=run.lost_records + run.losses_elsewhere[0],
+            has_gaps=run.losses_elsewhere[0] > 0,
             cost=cost,
         )
 
@@ -489,12 +504,36 @@ class TokenCounter:
         from token_callbacks import recovery
 
         if self._files is not None:
-            recovery.end_part(self._files, run.run_id, self._pricing)
+            losses = (run.lost_records, run.internal_errors) if run.is_part else (0, 0)
+            recovery.end_part(self._files, run.run_id, self._pricing, losses)
+            if run.is_part:
+                run.lost_records = run.internal_errors = 0  # told
+
+    def _settle_left(self, seconds: float) -> None:
+        """Sum up anew what this process has left; while another one is adding up, that is tried again later.
+
+        The folder's lock is waited for without the ledger's: nobody else's calls wait with this thread.
+        """
+        if not self._unsettled or self._files is None:
+            return
+        with self._files.folder.locked(seconds) as is_ours:
+            if not is_ours and seconds:
+                raise TimeoutError("another process holds open/.lock")
+            with self._ledger.lock:
+                for run in list(self._unsettled) if is_ours else ():
+                    again = self._parts.get(run.run_id)
+                    if again is None:
+                        self._mark_done(run)
+                    else:  # it was entered again meanwhile, and will be left
+                        again.lost_records += run.lost_records
+                        again.internal_errors += run.internal_errors
+                    del self._unsettled[run]
 
     def _reissue(self, run: Run) -> None:
         if self._files is not None and (run.is_part or run.is_shared or run.process != os.getpid()):
             self._mark(run)
-            self._settle(run)
+            self._unsettled[run] = None
+            self._settle(0.0)
         else:
             self._write_summary(run)
 
@@ -533,10 +572,12 @@ class TokenCounter:
     def _leave_part(self, run: Run) -> None:
         with self._ledger.lock:
             run.entered -= 1
-            if run.is_part and run.entered <= 0:
-                self._end_part(run)
+            if not run.is_part or run.entered > 0:
+                return
+            self._note_end(run)
+        self._settle(_LOCK_SECONDS)
 
-    def _end_part(self, run: Run) -> None:
+    def _note_end(self, run: Run) -> None:
         with self._ledger.lock:
             if not run.is_open:
                 return
@@ -545,7 +586,7 @@ class TokenCounter:
             run.cost = self._cost(run)
             self._parts.pop(run.run_id, None)
             if not run.lacks_marker:
-                self._settle(run)
+                self._unsettled[run] = None
 
     def start_afresh(self) -> None:
         """Leave the files to the process that this one was forked from, and take part in its runs."""
@@ -554,6 +595,7 @@ class TokenCounter:
         inherited = (*self._open_runs, *self._parts.values())
         self._open_runs = {}
         self._unwritten = {}
+        self._unsettled = {}
         self._parts = {run.run_id: run for run in inherited}
         for run in inherited:
             run.become_part()

@@ -829,7 +829,7 @@ class Ledger:
         """Count a fault of ours in the current runs and log it."""
         kind = (type(error).__name__, where)
         # A foreign exception's message may quote the user's text; that of an OSError names a file and a reason.
-        reason = f": {error}" if isinstance(error, OSError) else ""
+        reason = f": {error}" if isinstance(error, OSError) and error.errno is not None else ""
         self._warn_once(kind, f"{' in '.join(kind)}{reason}")
         for participant in self._participants:
             participant.note_internal_error()

@@ -415,6 +415,9 @@ class OpenRun(msgspec.Struct, frozen=True, kw_only=True):
     started_at: Moment
     is_joined: bool = False
     """Whether another process opened the run and this one only takes part."""
+    lost_records: Tokens = 0
+    """Of a part that is done: calls of it that have no line."""
+    internal_errors: Tokens = 0
 
 
 _Dated = TypeVar("_Dated", CallRecord, RunSummary, OpenRun)

@@ -58,11 +58,13 @@ _parent = msgspec.json.Decoder(_Parent)
 class Folded:
     """What the lines tell of one run."""
 
-    __slots__ = ("ended_at", "nested", "started_at", "totals")
+    __slots__ = ("ended_at", "losses", "nested", "started_at", "totals")
 
     def __init__(self) -> None:
         self.totals = Totals()
         self.nested = [0, 0, 0]
+        self.losses = (0, 0)
+        """Records that were lost, and faults, as parts that are done told of themselves."""
         self.started_at: datetime | None = None
         self.ended_at: datetime | None = None
 
@@ -158,7 +160,10 @@ class _Scene:
     def is_alive(self, writer: str) -> bool:
         """Tell whether a writer lives."""
         if writer not in self._living:
-            self._living[writer] = self.folder.is_alive(writer)
+            marked = {marker.writer for marker in self.markers}
+            wanted = (marked if writer in marked else {*self.files, writer}) - self._living.keys()
+            living = self.folder.living(wanted)
+            self._living |= {each: each in living for each in wanted}
         return self._living[writer]
 
     def goes_on(self, group: Iterable[Marker]) -> bool:
@@ -175,6 +180,11 @@ class _Scene:
             except (msgspec.DecodeError, RecursionError):
                 continue
         return min(told, key=lambda run: run.is_joined, default=None)
+
+    def losses(self, group: Iterable[Marker]) -> tuple[int, int]:
+        """Add up what the parts that are done told of their losses."""
+        parts = [run for marker in group if not marker.is_open and (run := self.facts([marker])) is not None]
+        return sum(run.lost_records for run in parts), sum(run.internal_errors for run in parts)
 
     def summary(self, run_id: str) -> RunSummary | None:
         """Read the summary of a run."""
@@ -229,6 +239,7 @@ def _tidy(scene: _Scene) -> None:
 def _sum_up_marked(scene: _Scene, done: Recovery, pricing: Pricing, most_bytes: int | None) -> None:
     wanted: dict[str, tuple[list[Marker], OpenRun | None]] = {}
     files: set[str] = set()
+    read = 0
     for run_id, group in scene.groups().items():
         if scene.goes_on(group):
             done.alive += 1
@@ -237,18 +248,23 @@ def _sum_up_marked(scene: _Scene, done: Recovery, pricing: Pricing, most_bytes: 
             _forget(scene, group)  # it died between its summary and its marker
             continue
         facts = scene.facts(group)
-        more = files | scene.files_of(run_id, group, facts)
-        if most_bytes is not None and scene.size(more) > most_bytes:
+        more = scene.files_of(run_id, group, facts) - files
+        size = 0 if most_bytes is None else scene.size(more)
+        if most_bytes is not None and read + size > most_bytes:
             done.left += 1
             continue
-        files = more
+        files |= more
+        read += size
         wanted[run_id] = (group, facts)
     if not wanted:
         return
     fold = _folded(scene, files)
     done.unreadable_lines += fold.unreadable_lines
     for run_id, (group, facts) in wanted.items():
-        done.summaries.append(_write(scene, run_id, facts, fold.of(run_id), pricing))
+        folded = fold.of(run_id)
+        if scene.summary(run_id) is None:  # else they are in it
+            folded.losses = scene.losses(group)
+        done.summaries.append(_write(scene, run_id, facts, folded, pricing))
         _forget(scene, group)
 
 
@@ -265,35 +281,35 @@ def _sum_up_unknown(scene: _Scene, done: Recovery, pricing: Pricing) -> None:
             done.summaries.append(_write(scene, run_id, None, folded, pricing))
 
 
-def settle(folder: LogFolder, run_id: str, pricing: Pricing) -> None:
-    """Sum up a run that spans processes anew, from its lines, now that another of them is done; under the lock."""
+def settle(folder: LogFolder, run_id: str, pricing: Pricing, losses: tuple[int, int] = (0, 0)) -> None:
+    """Sum up a run that spans processes anew, from its lines, now that another of them is done; under the lock.
+
+    ``losses``: the records that this one lost, and its faults.
+    """
     scene = _Scene(folder)
     group = scene.groups().get(run_id, [])
     facts = scene.facts(group)
-    fold = _folded(scene, scene.files_of(run_id, group, facts))
-    _write(scene, run_id, facts, fold.of(run_id), pricing)
+    folded = _folded(scene, scene.files_of(run_id, group, facts)).of(run_id)
+    folded.losses = losses
+    _write(scene, run_id, facts, folded, pricing)
     if not scene.goes_on(group):
         _forget(scene, group)
 
 
-def end_part(files: JsonFiles, run_id: str, pricing: Pricing) -> None:
-    """Mark a run as done in this process, and sum it up anew if its summary came first.
-
-    Raises ``TimeoutError`` where another process is at it for long: then the next recovery does it.
-    """
-    with files.folder.locked(LOCK_SECONDS) as is_ours:
-        if not is_ours:
-            raise TimeoutError("another process holds open/.lock")
-        files.mark_done(run_id)
-        if files.folder.exists(RUNS, f"{run_id}.json"):
-            settle(files.folder, run_id, pricing)
+def end_part(files: JsonFiles, run_id: str, pricing: Pricing, losses: tuple[int, int] = (0, 0)) -> None:
+    """Mark a run as done in this process, and sum it up anew if its summary came first; under the lock."""
+    files.mark_done(run_id, lost_records=losses[0], internal_errors=losses[1])
+    if files.folder.exists(RUNS, f"{run_id}.json"):
+        settle(files.folder, run_id, pricing, losses)
 
 
 def told_elsewhere(folder: LogFolder, run_id: str, *, writer: str) -> Folded:
     """Fold what other processes than this writer's wrote of a run up to now."""
     scene = _Scene(folder)
     others = [marker for marker in scene.groups().get(run_id, []) if marker.writer != writer]
-    return _folded(scene, {name for marker in others for name in scene.files.get(marker.writer, ())}).of(run_id)
+    folded = _folded(scene, {name for marker in others for name in scene.files.get(marker.writer, ())}).of(run_id)
+    folded.losses = scene.losses(others)
+    return folded
 
 
 def goes_on_elsewhere(folder: LogFolder, run_id: str, *, writer: str) -> bool:
@@ -378,6 +394,9 @@ def _summed_up(scene: _Scene, run_id: str, facts: OpenRun | None, folded: Folded
     started_at = folded.started_at if told is None else told.started_at
     if started_at is None:
         started_at = _moment_of(run_id)
+    lost, errors = folded.losses
+    if before is not None:
+        lost, errors = lost + before.lost_records, errors + before.internal_errors
     ended_before = None if before is None else before.ended_at
     ended_at = max(moment for moment in (started_at, folded.ended_at, ended_before) if moment is not None)
     return summed_up(
@@ -391,7 +410,8 @@ def _summed_up(scene: _Scene, run_id: str, facts: OpenRun | None, folded: Folded
         started_at=started_at,
         ended_at=ended_at,
         until=ended_at,
-        internal_errors=0 if before is None else before.internal_errors,
-        lost_records=0 if before is None else before.lost_records,
+        internal_errors=errors,
+        lost_records=lost,
+        has_gaps=lost > 0,
         cost=pricing(folded.totals),
     )

@@ -99,6 +99,8 @@ class Run:
         """How often this process takes part right now."""
         self.elsewhere: tuple[Totals, Sequence[int]] | None = None
         """What other processes used, and used in runs inside this one; known at the end."""
+        self.losses_elsewhere = (0, 0)
+        """The records that other processes lost, and their faults."""
 
     def become_part(self) -> None:
         """Go on in a forked child: what was used up to now is the parent's, and so is the summary."""

@@ -33,6 +33,8 @@ class TokenizeServer:
 
     def __init__(self, endpoint: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._endpoint = endpoint.rstrip("/")
+        parts = urlsplit(endpoint)
+        self._shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # without password and query
         self._clock = clock
         self._resting_until = dict.fromkeys(_WAYS, float("-inf"))
         """When texts, and when prompts, may be asked for again: some servers know nothing of templates."""
@@ -72,7 +74,7 @@ class TokenizeServer:
             self._resting_until[kind] = self._clock() + REST_SECONDS
         level = logging.DEBUG if self._is_told else logging.WARNING
         self._is_told = True
-        _log.log(level, "%s does not count (%s): its models are counted here for a while", self._endpoint, why)
+        _log.log(level, "%s does not count (%s): its models are counted here for a while", self._shown, why)
 
 
 def _asking(client: Any, endpoint: str) -> Ask:

@@ -25,6 +25,7 @@ def summed_up(
     internal_errors: int,
     lost_records: int,
     cost: Cost | None,
+    has_gaps: bool = False,
 ) -> RunSummary:
     """Make a summary.
 
@@ -49,7 +50,9 @@ def summed_up(
         token_details=totals.token_details,
         provenance=totals.provenance,
         # What was under way when a process died was paid for and left no record.
-        lower_bound=totals.lower_bound or outcome is RunOutcome.INTERRUPTED,
+        lower_bound=totals.lower_bound
+        or outcome is RunOutcome.INTERRUPTED
+        or has_gaps,  # what has no line is not in it
         cost=cost,
         by_model=totals.by_model,
         by_step=totals.by_step,

@@ -112,6 +112,27 @@ def test_a_deleted_folder_is_made_anew(counter: TokenCounter, log_dir: Path) -> 
     assert {run.run_id} < set(summaries(log_dir))
 
 
+def test_a_folder_that_is_moved_away_is_left(log_dir: Path) -> None:
+    """As logs are that somebody puts aside: what comes is in the new one, with what tells that the process lives."""
+    counter = TokenCounter(log_dir=log_dir)
+    with counter.run("goes on") as run:
+        make_call(prompt=3, completion=4)
+        with counter.run("before"):
+            pass
+        log_dir.rename(log_dir.with_name("aside"))
+        with counter.run("after"):
+            make_call(prompt=5, completion=6)
+        make_call(prompt=7, completion=8)
+        done = recover(log_dir)
+    counter.close()
+
+    assert (1, []) == (min(done.alive, 1), done.summaries)
+    assert 7 in {record.usage.prompt_tokens for record in records(log_dir)}
+    assert "completed" == summaries(log_dir)[run.run_id].outcome
+    aside = [record.usage.prompt_tokens for record in records(log_dir.with_name("aside"))]
+    assert sorted([*aside, *(record.usage.prompt_tokens for record in records(log_dir))]) == [3, 5, 7]
+
+
 def test_a_deleted_folder_costs_no_line_of_a_counter_that_closes(log_dir: Path) -> None:
     """What went into the deleted file since it was last looked for is copied to a new one, at the latest at the end."""
     counter = TokenCounter(log_dir=log_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from tests.conftest import Loopback
 from token_callbacks import TokenCounter
 from token_callbacks.errors import InvalidArgument
 from token_callbacks.recovery import recover
+from token_callbacks.sinks.log_folder import LogFolder
 
-from .conftest import Start, ended, go_on, line_from, markers, records, summaries
+from .conftest import Start, disk_full_at, ended, go_on, line_from, markers, records, summaries
 
 
 def test_forked_workers_lose_no_line_and_their_run_has_one_summary(
@@ -210,3 +212,100 @@ def test_a_forked_child_that_ends_normally_leaves_the_parents_run_open(counter: 
 
     assert (18, 2) == (run.summary.total_llm_tokens, run.summary.calls.llm)
     assert [18] == [it.total_llm_tokens for it in summaries(log_dir).values()]
+
+
+def test_a_child_that_is_forked_while_runs_are_added_up_keeps_no_lock(counter: TokenCounter, log_dir: Path) -> None:
+    """Else nobody could add up for as long as it lives."""
+    with counter.run("forks"):
+        make_call(prompt=3, completion=4)
+    folder = LogFolder(log_dir)
+    goes_on, ends = os.pipe()
+    with folder.locked(0.0) as is_ours:
+        child = os.fork()
+        if child == 0:  # pragma: no cover - it holds what it has, and ends with the pipe
+            os.close(ends)
+            os.read(goes_on, 1)
+            os._exit(0)
+    with folder.locked(0.0) as is_ours_again:
+        pass
+    os.close(ends)
+    os.close(goes_on)
+    os.waitpid(child, 0)
+
+    assert is_ours
+    assert is_ours_again
+
+
+def test_a_part_that_finds_another_one_adding_up_is_added_later(
+    counter: TokenCounter, log_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the latest when its counter closes; its own loss of time is nobody else's."""
+    monkeypatch.setattr("token_callbacks.counter._LOCK_SECONDS", 0.01)
+    with counter.run("parent") as run:
+        token = run.token
+    other = TokenCounter(log_dir=log_dir)
+    with LogFolder(log_dir).locked(0.0), other.join_run(token):
+        make_call(prompt=3, completion=4)
+    before = summaries(log_dir)[token].total_llm_tokens
+    other.close()
+
+    assert (0, 7) == (before, summaries(log_dir)[token].total_llm_tokens)
+    assert [] == [name for name in markers(log_dir) if token in name]
+
+
+def test_what_a_part_lost_is_told(counter: TokenCounter, log_dir: Path) -> None:
+    """Its figures have no line, so that the sum over all processes is a lower bound."""
+    with counter.run("parent") as run:
+        make_call(prompt=3, completion=4)
+        child = os.fork()
+        if child == 0:  # pragma: no cover - what it lost, the parent tells
+            make_call(prompt=3, completion=4)
+            with disk_full_at(1):
+                for _ in range(5):
+                    make_call(prompt=5, completion=6)
+            counter.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    summary = summaries(log_dir)[run.run_id]
+    assert (14, 5, 5, True) == (
+        summary.total_llm_tokens, summary.lost_records, summary.internal_errors, summary.lower_bound,
+    )  # fmt: skip
+
+
+def test_a_sum_that_is_made_anew_without_the_lost_is_a_lower_bound(counter: TokenCounter, log_dir: Path) -> None:
+    """The process that lost them had them in its figures; the lines do not."""
+    with counter.run("parent") as run:
+        make_call(prompt=3, completion=4)
+        with disk_full_at(1):
+            make_call(prompt=5, completion=6)
+        token = run.token
+    before = summaries(log_dir)[token]
+    other = TokenCounter(log_dir=log_dir)
+    with other.join_run(token):
+        make_call(prompt=7, completion=8)
+    other.close()
+    after = summaries(log_dir)[token]
+
+    assert (18, 1, False) == (before.total_llm_tokens, before.lost_records, before.lower_bound)
+    assert (22, 1, True) == (after.total_llm_tokens, after.lost_records, after.lower_bound)
+
+
+def test_where_no_file_can_be_locked_a_part_is_added_all_the_same(
+    counter: TokenCounter, log_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network file systems lock nothing."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("token_callbacks.sinks.log_folder.fcntl.flock", refuse)
+    with counter.run("parent") as run:
+        token = run.token
+    other = TokenCounter(log_dir=log_dir)
+    with other.join_run(token):
+        make_call(prompt=3, completion=4)
+    other.close()
+
+    assert 7 == summaries(log_dir)[token].total_llm_tokens
+    assert not recover(log_dir).is_busy

@@ -69,6 +69,20 @@ def test_everything_is_for_its_owner_from_the_start(tmp_path: Path, monkeypatch:
     }
 
 
+def test_folders_above_the_log_folder_are_made_for_their_owner(tmp_path: Path) -> None:
+    """Whoever may write to one of them could put another folder in place of ours."""
+    before = os.umask(0)
+    try:
+        counter = TokenCounter(log_dir=tmp_path / "deep" / "deeper" / "logs")
+        make_call(prompt=3, completion=4)
+        counter.close()
+        modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "deep", tmp_path / "deep" / "deeper")]
+    finally:
+        os.umask(before)
+
+    assert [0o700, 0o700] == modes
+
+
 def test_a_link_to_another_disk_is_the_users_right(tmp_path: Path) -> None:
     """``log_dir`` may be a link, also one that leads through ``..``."""
     (tmp_path / "disk").mkdir()
@@ -81,11 +95,12 @@ def test_a_link_to_another_disk_is_the_users_right(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link of another user's")
-def test_a_link_that_somebody_else_put_into_a_shared_folder_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o1777, 0o777])
+def test_a_link_that_somebody_else_put_into_a_shared_folder_is_refused(tmp_path: Path, mode: int) -> None:
     """As in /tmp: where our files lie would be theirs to say. The error tells what to do."""
     shared = tmp_path / "shared"
     shared.mkdir()
-    shared.chmod(0o1777)
+    shared.chmod(mode)
     (shared / "logs").symlink_to(tmp_path)
     os.lchown(shared / "logs", 12345, 12345)
 
@@ -161,6 +176,23 @@ def test_a_link_at_the_name_of_a_folder_of_ours_is_not_followed(tmp_path: Path, 
     assert [] == list(elsewhere.iterdir())
     assert 1 <= run.summary.internal_errors
     assert [3] == [record.usage.prompt_tokens for record in records(log_dir)]
+
+
+def test_a_folder_with_the_name_of_a_marker_stops_no_recovery(log_dir: Path) -> None:
+    """It is none of ours."""
+    counter = TokenCounter(log_dir=log_dir)
+    with counter.run("open"):
+        make_call(prompt=3, completion=4)
+        [marker] = (log_dir / "open").glob("*.open.json")
+        planted = marker.with_name(marker.name.replace(marker.name.partition(".")[0], "20260101T000000-0123456789ab"))
+        planted.mkdir()
+        (log_dir / "runs").mkdir(exist_ok=True)
+        assert 1 <= recover(log_dir).alive
+    counter.close()
+    recover(log_dir)
+
+    assert planted.is_dir()
+    assert 1 <= len(list((log_dir / "runs").glob("*.json")))
 
 
 def test_planted_files_stop_no_recovery(log_dir: Path, tmp_path: Path) -> None:

@@ -83,12 +83,11 @@ class Following:
         return [self._so_far(run, now) for run in running]
 
     def _open_runs(self) -> dict[str, OpenRun]:
-        living: dict[str, bool] = {}
+        markers = sorted(self._folder.markers(), reverse=True)
+        living = self._folder.living({marker.writer for marker in markers})
         found: dict[str, OpenRun] = {}
-        for marker in sorted(self._folder.markers(), reverse=True):
-            if marker.writer not in living:
-                living[marker.writer] = self._folder.is_alive(marker.writer)
-            if marker.is_open and living[marker.writer] and (facts := self._facts(marker)) is not None:
+        for marker in markers:
+            if marker.is_open and marker.writer in living and (facts := self._facts(marker)) is not None:
                 known = found.get(marker.run_id)
                 if known is None or known.is_joined:
                     found[marker.run_id] = facts
@@ -104,8 +103,10 @@ class Following:
         # At first what the dead wrote is passed over: it belongs to no run that goes on.
         if self._tails is None:
             self._tails = {}
-        for writer, names in self._folder.calls_files().items():
-            is_passed_over = is_first and not self._folder.is_alive(writer)
+        files = self._folder.calls_files()
+        living = self._folder.living(files) if is_first else set()
+        for writer, names in files.items():
+            is_passed_over = is_first and writer not in living
             for name in names:
                 tail = self._tails.get(name)
                 if tail is None:

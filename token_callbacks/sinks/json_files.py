@@ -54,7 +54,7 @@ class JsonFiles:
 
     def write_summary(self, summary: RunSummary) -> None:
         """Replace the run's summary; raises ``OSError`` where the folder or the disk does not take it."""
-        if self._file.is_open and not self._file.is_in_place():  # its lines go first, they are the truth
+        if self._file.is_open and not self._is_there():  # its lines go first, they are the truth
             self._open_file()
         content = msgspec.json.format(self._encoded(summary), indent=1) + b"\n"
         self.folder.replace(RUNS, f"{summary.run_id}.json", content, writer=self.writer)
@@ -75,9 +75,15 @@ class JsonFiles:
         if self._markers.pop(run_id, None) is not None:
             self.folder.unlink(OPEN, Marker(run_id, self.writer, is_open=True).name)
 
-    def mark_done(self, run_id: str) -> None:
-        """Mark a run as done here; others may have it open still."""
-        if self._markers.pop(run_id, None) is not None:
+    def mark_done(self, run_id: str, *, lost_records: int = 0, internal_errors: int = 0) -> None:
+        """Mark a run as done here, with what was lost here; others may have it open still."""
+        run = self._markers.get(run_id)
+        if run is not None:
+            if lost_records or internal_errors:
+                self._write_marker(
+                    msgspec.structs.replace(run, lost_records=lost_records, internal_errors=internal_errors)
+                )
+            del self._markers[run_id]
             before, after = (Marker(run_id, self.writer, is_open=is_open).name for is_open in (True, False))
             self.folder.rename(OPEN, before, after)
 
@@ -102,7 +108,7 @@ class JsonFiles:
     def _look_after(self, moment: datetime, more: int) -> None:
         is_new_day = f"{moment.astimezone(UTC):%Y-%m-%d}" > self._day
         is_full = self._file.size > 0 and self._file.size + more > self._rotate_bytes
-        if is_new_day or is_full or not self._file.is_open or not self._file.is_in_place():
+        if is_new_day or is_full or not self._file.is_open or not self._is_there():
             self._open_file(moment)
         self._file.is_sound_up_to = self._file.size
         midnight = datetime.fromisoformat(self._day).replace(tzinfo=UTC) + timedelta(days=1)
@@ -111,15 +117,26 @@ class JsonFiles:
     def _open_file(self, moment: datetime | None = None) -> None:
         # The next file is there and locked before the last one goes: a writer that lives always holds a lock.
         day = self._day if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d}"
+        is_there = self._is_there()
         self._number = self._number + 1 if day == self._day else 1
         self._day = day
         last = self._file
         self._file = _CallsFile(self.folder.make_calls_file(day, self.writer, self._number))
         if last.is_open:
-            if not last.is_in_place():
-                last.copy_tail_to(self._file)
+            if not is_there:
+                if not last.is_in_place():  # else it was moved away, with all its lines
+                    last.copy_tail_to(self._file)
                 self._write_markers_again()
             last.close()
+
+    def _is_there(self) -> bool:
+        """Tell whether the file is still in the folder, under its name; deleted or moved away it is not."""
+        if not self._file.is_open or not self._file.is_in_place():
+            return False
+        try:
+            return self._file.identity == self.folder.identity(self._name())
+        except OSError:  # not for us to see right now: what is written there is not lost
+            return True
 
     def _write_markers_again(self) -> None:
         for run in list(self._markers.values()):
@@ -145,7 +162,7 @@ class _CallsFile:
 
     def __init__(self, descriptor: int | None = None) -> None:
         self._descriptor = -1 if descriptor is None else descriptor
-        self._identity = None if descriptor is None else _identity(descriptor)
+        self.identity = None if descriptor is None else _identity(descriptor)
         self.size = 0
         self.is_sound_up_to = 0
         """How much of it was surely in its folder."""
@@ -161,7 +178,7 @@ class _CallsFile:
             found = os.fstat(self._descriptor)
         except OSError:
             return False
-        return found.st_nlink > 0 and (found.st_dev, found.st_ino) == self._identity
+        return found.st_nlink > 0 and (found.st_dev, found.st_ino) == self.identity
 
     def append(self, line: bytes) -> None:
         """Write one line; where the disk takes a part of it only, none of it stays."""
@@ -188,7 +205,7 @@ class _CallsFile:
         """Save what was written since the file was deleted, as long as its descriptor is ours."""
         position = self.is_sound_up_to
         with contextlib.suppress(OSError):
-            if _identity(self._descriptor) != self._identity:
+            if _identity(self._descriptor) != self.identity:
                 return
             tail = b""
             while piece := os.pread(self._descriptor, _COPY_BYTES, position):
@@ -199,7 +216,7 @@ class _CallsFile:
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # whoever closed it before us, or has the number now, is the host
-            if self.is_open and _identity(self._descriptor) == self._identity:
+            if self.is_open and _identity(self._descriptor) == self.identity:
                 os.close(self._descriptor)
         self._descriptor = -1
 

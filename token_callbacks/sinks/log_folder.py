@@ -18,7 +18,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -118,13 +118,23 @@ class LogFolder:
 
     def is_alive(self, writer: str) -> bool:
         """Tell whether the writer's process still lives and writes."""
+        return writer in self.living({writer})
+
+    def living(self, writers: Collection[str]) -> set[str]:
+        """Tell which of some writers' processes still live and write; the folder is listed twice, however many."""
         looked_at: set[str] = set()
-        # Until nothing is new: a writer locks its next file before it lets go of the one before.
-        while new := set(self.calls_files().get(writer, ())) - looked_at:
-            if any(self._is_locked(name) for name in new):
-                return True
-            looked_at |= new
-        return False
+        found: set[str] = set()
+        is_new = True
+        while is_new:  # a writer locks its next file before it lets go of the one before
+            is_new = False
+            files = self.calls_files()
+            for writer in writers:
+                new = () if writer in found else [name for name in files.get(writer, ()) if name not in looked_at]
+                if any(self._is_locked(name) for name in new):
+                    found.add(writer)
+                looked_at.update(new)
+                is_new = is_new or (bool(new) and writer not in found)
+        return found
 
     def _is_locked(self, name: str) -> bool:
         try:
@@ -161,6 +171,15 @@ class LogFolder:
         except FileNotFoundError:
             return False
 
+    def identity(self, name: str) -> tuple[int, int] | None:
+        """Tell which file of calls has this name; ``None`` where none has."""
+        try:
+            with self._directory(None) as folder:
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
     def size(self, name: str) -> int:
         """Tell how many bytes a file of calls holds; 0 where there is none."""
         try:
@@ -179,9 +198,10 @@ class LogFolder:
                 if error.errno == errno.ELOOP:
                     raise FileNotFoundError(f"{name} is a link") from error
                 raise
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # looked at first: fdopen() takes no folder
+            os.close(descriptor)
+            raise FileNotFoundError(f"{name} is not a file")
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise FileNotFoundError(f"{name} is not a file")
             yield file
 
     def read(self, below: str, name: str) -> bytes | None:
@@ -216,8 +236,8 @@ class LogFolder:
 
     def unlink(self, below: str | None, name: str) -> None:
         """Take a file away, if it is there."""
-        with contextlib.suppress(FileNotFoundError), self._directory(below) as folder:
-            os.unlink(name, dir_fd=folder)
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError), self._directory(below) as folder:
+            os.unlink(name, dir_fd=folder)  # a folder of this name is none of ours
 
     @contextlib.contextmanager
     def locked(self, seconds: float) -> Iterator[bool]:
@@ -228,6 +248,8 @@ class LogFolder:
         try:
             yield _lock(descriptor, seconds)
         finally:
+            with contextlib.suppress(OSError):  # else a child that was forked meanwhile holds it as long as it lives
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     @contextlib.contextmanager
@@ -245,7 +267,9 @@ class LogFolder:
         except FileNotFoundError:
             if not make:
                 raise
-            self.path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            for step in (*reversed(self.path.parents), self.path):  # mkdir(parents=True) asks the umask for their modes
+                if not step.exists():
+                    step.mkdir(mode=FOLDER_MODE, exist_ok=True)
             top = os.open(self.path, _FOLDER)
         if below is None:
             return top
@@ -267,8 +291,7 @@ def _opened_below(top: int, below: str, *, make: bool) -> int:
 
 
 def _is_somebody_elses(link: os.stat_result, folder: os.stat_result) -> bool:
-    is_anybodys = folder.st_mode & stat.S_IWOTH and folder.st_mode & stat.S_ISVTX
-    return bool(is_anybodys) and link.st_uid not in (os.geteuid(), folder.st_uid)
+    return bool(folder.st_mode & stat.S_IWOTH) and link.st_uid not in (os.geteuid(), folder.st_uid)
 
 
 def _marker(name: str) -> Marker | None:
@@ -299,7 +322,7 @@ def _lock(descriptor: int, seconds: float) -> bool:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_LOCK_POLL_SECONDS)
-        except OSError:  # no locks on this file system
-            return False
+        except OSError:  # no locks on this file system: adding up twice at once changes nothing
+            return True
         else:
             return True
