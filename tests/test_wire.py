@@ -746,6 +746,8 @@ REFUSAL = {"error": {"message": "no", "type": "server_error"}}
         (SSE, _sse([{"type": "response.created"}], done=False), True),
         (SSE, _sse([REFUSAL], done=False), False),
         (SSE, _sse([ROLE, REFUSAL], done=False), True),
+        (SSE, _sse([{"type": "ping"}, {"type": "error", "error": {"type": "overloaded_error"}}], done=False), False),
+        (SSE, _sse([REFUSAL | {"choices": [{"index": 0, "finish_reason": "error"}]}], done=False), False),
         ("application/json", b"", True),
         ("application/json", b'{"choices": [{"mess', True),
         ("application/json", json.dumps(REFUSAL).encode(), False),

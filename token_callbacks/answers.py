@@ -75,6 +75,8 @@ class Answer:
         self.has_failed = False
         """The stream told an error."""
         self.is_understood = False
+        self.has_begun = False
+        """Something was understood that is not itself an error."""
         self.is_at_limit = False
         """A choice was stopped at its limit."""
         self.is_refused = False
@@ -101,6 +103,8 @@ class Answer:
             self.name(event)
         if part(event, "error"):
             self.has_failed = True
+        elif self.is_understood and part(event, "type") != "error":
+            self.has_begun = True
 
     def _take_other(self, event: Any) -> None:
         kind = part(event, "type")

@@ -238,6 +238,7 @@ class TokenCounter:
         for run in list(self._open_runs):
             is_default = self._outermost is not None and run is self._outermost.run
             self._end_run(run, RunOutcome.COMPLETED if is_default else RunOutcome.CANCELLED)
+        self._settle(_LOCK_SECONDS)
         self._write_unwritten()
         for sink in self._sinks:
             self._ledger.shielded(sink.close)()
@@ -398,7 +399,8 @@ class TokenCounter:
         with self._ledger.lock:
             outer = run.parent
             while outer is not None:
-                if not outer.is_open:  # its summary tells of what was used in here, too
+                # Its summary tells of what was used in here, too; where that is nothing, it stays as it is.
+                if not outer.is_open and (any(run.nested_totals) or not run.totals.is_empty):
                     self._reissue(outer)
                 outer = outer.parent
 
@@ -524,7 +526,7 @@ class TokenCounter:
                     again = self._parts.get(run.run_id)
                     if again is None:
                         self._mark_done(run)
-                    else:  # it was entered again meanwhile, and will be left
+                    elif run.is_part:  # it was entered again meanwhile, and will be left; else its summary tells them
                         again.lost_records += run.lost_records
                         again.internal_errors += run.internal_errors
                     del self._unsettled[run]

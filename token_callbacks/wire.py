@@ -213,7 +213,7 @@ class WireEvidence:
         """Tell of an answer that was left before anything came whether it was one: the prompt was accepted then."""
         if self._has_ended or not self._is_accepted or self._reader_of_kind() is None:
             return False
-        return answer.is_understood or not self.ends_in_error()
+        return answer.has_begun or not (answer.has_failed or self.ends_in_error())
 
     def _answer(self) -> Answer:
         if self._answered is not None and self._answered[0] == self._came:

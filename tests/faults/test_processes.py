@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import errno
 import os
 from pathlib import Path
@@ -271,6 +273,38 @@ def test_what_a_part_lost_is_told(counter: TokenCounter, log_dir: Path) -> None:
     assert (14, 5, 5, True) == (
         summary.total_llm_tokens, summary.lost_records, summary.internal_errors, summary.lower_bound,
     )  # fmt: skip
+
+
+def test_what_a_part_lost_is_told_though_it_came_again(counter: TokenCounter, log_dir: Path) -> None:
+    """A pool's worker joins for each of its tasks; the last one that leaves tells of all."""
+    with counter.run("parent") as run:
+        child = os.fork()
+        if child == 0:  # pragma: no cover - what it lost, the parent tells
+            other = TokenCounter(log_dir=log_dir)
+            for room in (1, 10**9):
+                with other.join_run(run.token), disk_full_at(room):
+                    make_call(prompt=3, completion=4)
+            other.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    summary = summaries(log_dir)[run.run_id]
+    assert (1, True) == (summary.lost_records, summary.lower_bound)
+
+
+def test_a_run_inside_without_a_call_leaves_the_sum_around_it(counter: TokenCounter, log_dir: Path) -> None:
+    """Though it ends later: the one around it has in its figures what it lost, and its lines have not."""
+    with contextlib.ExitStack() as inside, counter.run("parent") as run:
+        context = contextvars.copy_context()
+        inner = counter.run("inner")
+        context.run(inner.__enter__)
+        inside.callback(context.run, inner.__exit__, None, None, None)
+        with disk_full_at(1):
+            make_call(prompt=3, completion=4)
+        assert run.token
+
+    summary = summaries(log_dir)[run.run_id]
+    assert (7, 1, False) == (summary.total_llm_tokens, summary.lost_records, summary.lower_bound)
 
 
 def test_a_sum_that_is_made_anew_without_the_lost_is_a_lower_bound(counter: TokenCounter, log_dir: Path) -> None:

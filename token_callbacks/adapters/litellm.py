@@ -342,7 +342,7 @@ class Listener:
         if state.batch is not None:
             state = self._choose(state, state.batch, response)
         call, is_stream = state.call, details.get("stream") is True
-        state.is_handed_over = is_stream
+        state.is_handed_over = is_stream and not inspect.iscoroutine(response)  # LiteLLM 1.80.17: it has yet to send
         if call is None and is_stream:
             self._open_unannounced(state, details)
         elif call is None:
@@ -392,7 +392,10 @@ class Listener:
         if state is None or state.is_handed_over:
             return None
         call = state.call or self._unannounced(state)
-        return call if call is not None and _is_sending(call) else None
+        if call is None or not _is_sending(call):
+            return None
+        # It may be sent again where LiteLLM's code, or a client below it, gave up one request only.
+        return None if call.was_cancelled and not _runs_for(state.logging_obj and state.logging_obj()) else call
 
     def _unannounced(self, state: CallState) -> OpenCall | None:
         """Open an embedding that sends its request without a word before: ``ollama``'s (LiteLLM 1.106.2)."""
@@ -999,7 +1002,7 @@ def _latest_state() -> CallState | None:
 def _is_sending(call: OpenCall) -> bool:
     # An answered one sends nothing any more, though LiteLLM tells of its end later; nor does one that is read, or of
     # whose cancellation it tells nobody.
-    return call.is_open and not call.is_answered and not call.is_asked and not call.was_cancelled
+    return call.is_open and not call.is_answered and not call.is_asked
 
 
 def _is_state(value: object) -> TypeGuard[CallState]:

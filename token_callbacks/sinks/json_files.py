@@ -40,6 +40,8 @@ class JsonFiles:
         self._rotate_bytes = rotate_bytes
         self._encoder = msgspec.json.Encoder()
         self._markers: dict[str, OpenRun] = {}
+        self._told: dict[str, tuple[int, int]] = {}
+        """The losses in the marks of runs that are done here; a run that is joined again is marked again."""
         self._file = _CallsFile()
         self._number = 0
         self._day = ""
@@ -79,6 +81,8 @@ class JsonFiles:
         """Mark a run as done here, with what was lost here; others may have it open still."""
         run = self._markers.get(run_id)
         if run is not None:
+            before_lost, before_errors = self._told.get(run_id, (0, 0))
+            lost_records, internal_errors = lost_records + before_lost, internal_errors + before_errors
             if lost_records or internal_errors:
                 self._write_marker(
                     msgspec.structs.replace(run, lost_records=lost_records, internal_errors=internal_errors)
@@ -86,12 +90,14 @@ class JsonFiles:
             del self._markers[run_id]
             before, after = (Marker(run_id, self.writer, is_open=is_open).name for is_open in (True, False))
             self.folder.rename(OPEN, before, after)
+            if lost_records or internal_errors:
+                self._told[run_id] = lost_records, internal_errors
 
     def start_afresh(self) -> None:
         """Become a writer of its own in a forked child: the files and the runs are the parent's."""
         self._file.close()
         self._file = _CallsFile()
-        self._markers = {}
+        self._markers, self._told = {}, {}
         self.writer = new_writer()
         self._number = 0
         self._look_at = _NEVER
