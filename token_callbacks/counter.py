@@ -370,6 +370,10 @@ class TokenCounter:
         run = Run(run_id=run_id, name=name, tags=tags, parent=parent, owner=self, started_at=started_at)
         self._open_runs[run] = None
         self._mark(run)
+        while parent is not None:  # a forked child takes part in those around it from here on, if it did not before
+            if parent.lacks_marker:
+                self._mark(parent)
+            parent = parent.parent
         return run
 
     def _mark(self, run: Run) -> None:

@@ -292,6 +292,24 @@ def test_what_a_part_lost_is_told_though_it_came_again(counter: TokenCounter, lo
     assert (1, True) == (summary.lost_records, summary.lower_bound)
 
 
+def test_a_run_inside_that_a_child_makes_is_in_the_sum(counter: TokenCounter, log_dir: Path) -> None:
+    """Also where the child uses nothing outside of it."""
+    with counter.run("outermost") as outermost, counter.run("parent") as run:
+        make_call(prompt=3, completion=4)
+        child = os.fork()
+        if child == 0:  # pragma: no cover - the parent tells of it
+            with counter.run("inner"):
+                make_call(prompt=5, completion=6)
+            counter.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    found = summaries(log_dir)
+    assert [0, 7] == [found[it.run_id].total_llm_tokens for it in (outermost, run)]
+    assert [18, 18] == [found[it.run_id].including_nested.total_llm_tokens for it in (outermost, run)]
+    assert [] == markers(log_dir)
+
+
 def test_a_run_inside_without_a_call_leaves_the_sum_around_it(counter: TokenCounter, log_dir: Path) -> None:
     """Though it ends later: the one around it has in its figures what it lost, and its lines have not."""
     with contextlib.ExitStack() as inside, counter.run("parent") as run:
