@@ -97,7 +97,7 @@ class TokenCounter:
         self._parts: dict[str, Run] = {}
         """The runs of other processes that this one takes part in."""
         self._unsettled: dict[Run, None] = {}
-        """Runs of others whose summary could not be made anew when this process left them."""
+        """Runs that span processes, left here or called in late, whose summary is to be made anew."""
         self._unwritten: dict[Run, None] = {}
         """Runs whose summary the log folder did not take: it is offered again when another run ends, and at the end."""
         self._is_closed = False

@@ -394,7 +394,7 @@ class Listener:
         call = state.call or self._unannounced(state)
         if call is None or not _is_sending(call):
             return None
-        # It may be sent again where LiteLLM's code, or a client below it, gave up one request only.
+        # LiteLLM tells nobody of a cancelled call; while its code runs on, only one request of it was cancelled.
         return None if call.was_cancelled and not _runs_for(state.logging_obj and state.logging_obj()) else call
 
     def _unannounced(self, state: CallState) -> OpenCall | None:
@@ -1000,8 +1000,7 @@ def _latest_state() -> CallState | None:
 
 
 def _is_sending(call: OpenCall) -> bool:
-    # An answered one sends nothing any more, though LiteLLM tells of its end later; nor does one that is read, or of
-    # whose cancellation it tells nobody.
+    # An answered one sends nothing any more, though LiteLLM tells of its end later; nor does one that is read.
     return call.is_open and not call.is_answered and not call.is_asked
 
 
