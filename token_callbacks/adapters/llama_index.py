@@ -108,18 +108,24 @@ _HOLDERS = (
 """Where integrations leave the provider's answer, or figures from it, in a response, best first."""
 
 
-class LlmEvidence(msgspec.Struct, eq=False):
-    """What LlamaIndex shows of one LLM call: the start event, the pieces of the stream, the last response."""
+class LlmEvidence:
+    """What LlamaIndex shows of one LLM call: the start event, the pieces of the stream, the last response.
 
-    start: Any
-    call: OpenCall
-    deltas: list[str] = []
-    last: Any = None
-    previous: Any = None
-    frame: tuple[types.FrameType, int] | None = None
-    """That of an open stream, and where in its code it was when it was made."""
-    odd: Sequence[Any] = ()
-    """What was read last, as far as something stands where a usage may be and not all of that was read."""
+    It is written to at each piece, which in an object of msgspec's takes longer.
+    """
+
+    __slots__ = ("call", "deltas", "frame", "last", "odd", "previous", "start")
+
+    def __init__(self, start: Any, call: OpenCall, last: Any = None) -> None:
+        self.start = start
+        self.call = call
+        self.last = last
+        self.previous: Any = None
+        self.deltas: list[str] = []
+        self.frame: tuple[types.FrameType, int] | None = None
+        """That of an open stream, and where in its code it was when it was made."""
+        self.odd: Sequence[Any] = ()
+        """What was read last, as far as something stands where a usage may be and not all of that was read."""
 
     def reading(self, operation: Operation) -> Reading | None:
         """Read the usage that the last response, or the one before it, carries in any of the known places."""
