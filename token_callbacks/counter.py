@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 from token_callbacks import hooks
 from token_callbacks.errors import CounterClosed, InvalidArgument, InvalidPrices, UnknownOption
+from token_callbacks.imports import importing
 from token_callbacks.ledger import Draft, Ledger, OpenCall, Seat, name_of, process_ledger
 from token_callbacks.records import CallRecord, Cost, OpenRun, RunOutcome, RunSummary
 from token_callbacks.runs import JoinScope, Run, RunScope, Scope, chain_from, checked_name, checked_tags, current_scope
@@ -174,7 +175,8 @@ class TokenCounter:
         Raises ``CounterClosed`` after ``close()`` and ``InvalidArgument`` for what cannot be used.
         """
         self.require_open()
-        from token_callbacks.streams import open_stream
+        with importing:
+            from token_callbacks.streams import open_stream
 
         return open_stream(
             self._ledger,
@@ -207,11 +209,13 @@ class TokenCounter:
                 " register_tokenizer('my-model*', endpoint='http://127.0.0.1:8000')"
             )
         if endpoint is not None:
-            from token_callbacks.servers import register
+            with importing:
+                from token_callbacks.servers import register
 
             register(pattern, endpoint)
             return
-        from token_callbacks.counting.registry import register_tokenizer
+        with importing:
+            from token_callbacks.counting.registry import register_tokenizer
 
         register_tokenizer(pattern, cast("Tokenizer", tokenizer))
 
@@ -418,7 +422,8 @@ class TokenCounter:
             yield
 
     def _read_elsewhere(self, run: Run) -> None:
-        from token_callbacks import recovery
+        with importing:
+            from token_callbacks import recovery
 
         if self._files is not None:
             folded = recovery.told_elsewhere(self._files.folder, run.run_id, writer=self._files.writer)
@@ -477,7 +482,8 @@ class TokenCounter:
         return done[0]
 
     def _worked_out(self, totals: Totals) -> tuple[Cost | None]:
-        from token_callbacks.prices import cost_of
+        with importing:
+            from token_callbacks.prices import cost_of
 
         return (None if self._book is None else cost_of(totals.charges, self._book, now=self._ledger.clock()),)
 
@@ -499,7 +505,8 @@ class TokenCounter:
         if self._files is None:
             return
         if run.is_shared:
-            from token_callbacks import recovery
+            with importing:
+                from token_callbacks import recovery
 
             if recovery.goes_on_elsewhere(self._files.folder, run.run_id, writer=self._files.writer):
                 self._files.mark_done(run.run_id)
@@ -507,7 +514,8 @@ class TokenCounter:
         self._files.forget_run(run.run_id)
 
     def _mark_done(self, run: Run) -> None:
-        from token_callbacks import recovery
+        with importing:
+            from token_callbacks import recovery
 
         if self._files is not None:
             losses = (run.lost_records, run.internal_errors) if run.is_part else (0, 0)
@@ -557,7 +565,8 @@ class TokenCounter:
             return run
 
     def _make_part(self, token: str) -> Run:
-        from token_callbacks import recovery
+        with importing:
+            from token_callbacks import recovery
 
         known = self._files and self._ledger.shielded(recovery.known)(self._files.folder, token)
         run = Run(
@@ -700,7 +709,8 @@ def _checked_seconds(seconds: object) -> float:
 def _checked_prices(prices: object) -> PriceBook | None:
     if prices is False:
         return None
-    from token_callbacks.prices import PriceBook
+    with importing:
+        from token_callbacks.prices import PriceBook
 
     if prices is not None:
         return PriceBook(cast("Any", prices))
@@ -761,7 +771,8 @@ def _recover(files: JsonFiles, pricing: Callable[[Totals], Cost | None]) -> None
     try:
         if not files.folder.markers():
             return
-        from token_callbacks.recovery import recover
+        with importing:
+            from token_callbacks.recovery import recover
 
         done = recover(files.folder.path, pricing=pricing, most_bytes=_MOST_RECOVERED_BYTES, with_unknown=False)
     except OSError as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from token_callbacks.imports import importing
 from token_callbacks.records import Operation, Outcome, Provenance, Sources, Usage
 from token_callbacks.servers import server_for
 from token_callbacks.usage import Misfits, Reading, part, view_of
@@ -284,7 +285,8 @@ def _counted_embedding(model: str | None, inputs: Sequence[str | Sequence[int]],
 
 @functools.cache
 def _counting() -> ModuleType:
-    from token_callbacks import counting  # not before something has to be counted
+    with importing:  # not before something has to be counted
+        from token_callbacks import counting
 
     return counting
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from token_callbacks.imports import importing
+
 DONE = object()
 """Stands for ``[DONE]``, with which streams in OpenAI's manner end."""
 
@@ -23,7 +25,8 @@ class TextReader:
     def __init__(self) -> None:
         # Not before there is text to read: it imports httpx. Its public functions want a whole httpx response, so these
         # are the two classes underneath (0.4.3); test_the_decoders_of_httpx_sse pins what is used of them.
-        from httpx_sse._decoders import SSEDecoder, SSELineDecoder
+        with importing:
+            from httpx_sse._decoders import SSEDecoder, SSELineDecoder
 
         self._decode_bytes = codecs.getincrementaldecoder("utf-8-sig")("replace").decode
         self._lines = SSELineDecoder()

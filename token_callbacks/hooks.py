@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import msgspec
 import wrapt
 
+from token_callbacks.imports import importing
 from token_callbacks.ledger import Ledger, process_ledger
 
 
@@ -176,7 +177,9 @@ def _install_if_wanted(name: str) -> None:
 
 
 def _install(adapter: str, ledger: Ledger) -> None:
-    cast("Adapter", importlib.import_module(adapter)).install(ledger)
+    with importing:
+        module = importlib.import_module(adapter)
+    cast("Adapter", module).install(ledger)
 
 
 def detach_all() -> None:

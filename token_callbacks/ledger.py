@@ -43,6 +43,7 @@ from token_callbacks.evidence import (
     told_by,
     unsettled,
 )
+from token_callbacks.imports import importing
 from token_callbacks.records import CallRecord, Doubt, Operation, Outcome, Sources, Usage
 from token_callbacks.runs import current_agent
 from token_callbacks.totals import COUNTS, Entry
@@ -750,7 +751,8 @@ class Ledger:
 
     async def drain_async(self, is_wanted: Callable[[OpenCall], bool], seconds: float) -> None:
         """Do what ``drain`` does while the event loop, and with it the framework's own end events, goes on."""
-        import asyncio  # already imported where somebody awaits this
+        with importing:  # it already is, where somebody awaits this
+            import asyncio
 
         self._close_gone()
         awaited = self._awaited(is_wanted, seconds)

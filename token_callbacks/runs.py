@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar, cast
 
 from token_callbacks.errors import InvalidArgument, RunOrderError
+from token_callbacks.imports import importing
 from token_callbacks.records import Cost, RunOutcome, RunSummary
 from token_callbacks.totals import Totals
 
@@ -154,7 +155,8 @@ class Run:
 
         Raises ``InvalidArgument`` for anything else, and for a pool of processes.
         """
-        from token_callbacks.binding import bound  # concurrent.futures costs more than all of this package
+        with importing:  # concurrent.futures, which it imports, costs more than all of this package
+            from token_callbacks.binding import bound
 
         step = next((link.step for link in chain_from(current_scope()) if link.run is self), None)
         return bound(functools.partial(within, self, step), target)

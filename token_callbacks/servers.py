@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from token_callbacks.errors import InvalidArgument
+from token_callbacks.imports import importing
 from token_callbacks.usage import part, token_count
 
 _log = logging.getLogger("token_callbacks")
@@ -55,7 +56,8 @@ class TokenizeServer:
     def _first(self, kind: str, model: str, what: Any) -> tuple[int, str] | None:
         if self._clock() < self._resting_until[kind]:
             return None
-        import httpx  # not before a server is asked
+        with importing:  # not before a server is asked
+            import httpx
 
         try:
             with httpx.Client(timeout=SECONDS, trust_env=False) as client:

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from token_callbacks.imports import importing
 from token_callbacks.records import Cost, FourTotals, Producer, RunOutcome, RunSummary
 from token_callbacks.totals import Totals
 
@@ -79,7 +80,8 @@ def _including(own: FourTotals, nested: Sequence[int]) -> FourTotals:
 
 @functools.cache
 def _producer() -> Producer:
-    from importlib.metadata import PackageNotFoundError, version  # not at import: it costs as much as all the rest
+    with importing:  # not with this file: it costs as much as all the rest
+        from importlib.metadata import PackageNotFoundError, version
 
     try:
         return Producer(name="token-callbacks", version=version("token-callbacks"))

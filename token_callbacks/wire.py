@@ -6,6 +6,7 @@ that may hold usage are parsed for it.
 
 from __future__ import annotations
 
+import base64
 import codecs
 import copy
 import importlib
@@ -22,6 +23,7 @@ import msgspec
 from token_callbacks.answers import Answer
 from token_callbacks.dialects import DIALECTS, PLACES
 from token_callbacks.evidence import NO_NAMES, Completion, Names
+from token_callbacks.imports import importing
 from token_callbacks.records import Operation
 from token_callbacks.usage import Misfits, Reading, UsageReader, part, read_answer, read_usage_like
 
@@ -371,7 +373,8 @@ def _of_one_event(data: bytes, lines: list[bytes], *, may_be_cut: bool) -> Itera
 
 
 def _amazon_event_stream(body: bytes, is_wanted: Callable[[bytes], bool]) -> Iterator[Any]:  # noqa: ARG001 - see _Reader
-    from botocore.eventstream import EventStreamBuffer, ParserError  # type: ignore[import-untyped]
+    with importing:
+        from botocore.eventstream import EventStreamBuffer, ParserError  # type: ignore[import-untyped]
 
     buffer = EventStreamBuffer()
     try:
@@ -389,8 +392,6 @@ def _of_message(kind: object, payload: bytes) -> Any:
         event = _loads(payload) if payload else None
         inner = part(event, "bytes")
         if isinstance(inner, str):  # InvokeModel wraps what the model's own API would have said
-            import base64
-
             return _loads(base64.b64decode(inner))
     except ValueError:
         return _UNREADABLE

@@ -14,14 +14,17 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from importlib.abc import MetaPathFinder
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.calls import make_call, open_call
+from tests.calls import Told, make_call, open_call
 from token_callbacks import TokenCounter
+from token_callbacks.ledger import process_ledger
+from token_callbacks.records import Outcome
 from token_callbacks.recovery import recover
 
 MESSAGES = [{"role": "user", "content": "When does the library open?"}]
@@ -258,6 +261,46 @@ def part(base_url: str, log_dir: str) -> None:
         ask(counter, base_url)
     tell("there")
     wait()
+
+
+class _Slow(MetaPathFinder):
+    """Stops the first import of a module until the process was forked, or for a second."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+        self.is_under_way, self.has_forked = threading.Event(), threading.Event()
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        """Find nothing."""
+        if name == self._module and not self.is_under_way.is_set():
+            self.is_under_way.set()
+            self.has_forked.wait(1)
+
+
+def fork_in_import(log_dir: str, module: str) -> None:
+    """Fork while a thread that counts and prices imports a module, and count and price in the child."""
+    counter = TokenCounter(log_dir=log_dir)
+    slow = _Slow(module)
+    sys.meta_path.insert(0, slow)
+
+    def count() -> None:
+        with counter.run("counted"):
+            told = Told(None, text="At nine.", messages=MESSAGES)
+            process_ledger().close_call(open_call(), outcome=Outcome.COMPLETED, evidence=[told])
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    if not slow.is_under_way.wait(60):
+        raise SystemExit(f"{module} was not imported")
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        count()
+        os._exit(0)
+    slow.has_forked.set()
+    _, status = os.waitpid(child, 0)
+    thread.join()
+    tell(str(status))
 
 
 def lose_permission(log_dir: str, calls: str) -> None:

@@ -216,6 +216,16 @@ def test_a_forked_child_that_ends_normally_leaves_the_parents_run_open(counter: 
     assert [18] == [it.total_llm_tokens for it in summaries(log_dir).values()]
 
 
+@pytest.mark.parametrize("module", ["genai_prices.data_snapshot", "token_callbacks.counting"])
+def test_a_child_that_is_forked_during_an_import_of_ours_counts(start: Start, log_dir: Path, module: str) -> None:
+    """Python's lock of what another thread was importing stays locked in the child: the fork waits for its end."""
+    told = ended(start("fork_in_import", log_dir, module))
+
+    assert ["0"] == told
+    assert 2 == len(summaries(log_dir))
+    assert 1 == len({(it.total_llm_tokens, it.internal_errors) for it in summaries(log_dir).values()})
+
+
 def test_a_child_that_is_forked_while_runs_are_added_up_keeps_no_lock(counter: TokenCounter, log_dir: Path) -> None:
     """Else nobody could add up for as long as it lives."""
     with counter.run("forks"):

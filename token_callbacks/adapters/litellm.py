@@ -53,6 +53,7 @@ from token_callbacks.binding import BoundAsyncIterator, BoundIterator
 from token_callbacks.counter import TokenCounter, shared_counter
 from token_callbacks.errors import InvalidArgument
 from token_callbacks.hooks import Once, Patches
+from token_callbacks.imports import importing
 from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger, running_for
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import carried, carried_call, is_cancellation
@@ -879,7 +880,8 @@ def _carrying_method(function: Callable[..., Any]) -> property:
 
 def _responses_stream() -> Any:
     try:
-        from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
+        with importing:
+            from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
     except ImportError:  # a LiteLLM, or an installation of it, without this part
         return None
     return BaseResponsesAPIStreamingIterator
@@ -888,7 +890,8 @@ def _responses_stream() -> Any:
 def _http_clients() -> tuple[Any, ...]:
     """Find LiteLLM's own clients, which are told whose request they post: a stream may go out when it is read."""
     try:
-        from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, HTTPHandler
+        with importing:
+            from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, HTTPHandler
     except ImportError:  # a LiteLLM that has them elsewhere
         return ()
     return HTTPHandler, AsyncHTTPHandler

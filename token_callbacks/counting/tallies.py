@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from token_callbacks.counting.pieces import PIECE_CHARACTERS, pieces
+from token_callbacks.imports import importing
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,8 @@ def _is_installed(package: str) -> bool:
 def _toktok_count(name: str) -> Callable[[str], int] | None:
     # Not batch_count, which is public, makes a list of the texts and looks after threads: 2 us a text.
     try:
-        from toktok import _encoding
+        with importing:
+            from toktok import _encoding
 
         count: Callable[[str], int] = _encoding(name).count
     except (ImportError, KeyError, AttributeError) as error:

@@ -18,6 +18,7 @@ import msgspec
 from token_callbacks.counting.models import Family
 from token_callbacks.counting.registry import Registration
 from token_callbacks.counting.tallies import Form, by_pieces, fast_tally, tally_by, whole_tally
+from token_callbacks.imports import importing
 
 logger = logging.getLogger(__name__)
 
@@ -440,7 +441,8 @@ def _package_locations(package: str) -> list[str]:
 
 
 def _default_folders() -> Iterator[Path]:
-    import tempfile
+    with importing:
+        import tempfile
 
     try:
         yield Path(tempfile.gettempdir(), "data-gym-cache")
@@ -449,7 +451,8 @@ def _default_folders() -> Iterator[Path]:
 
 
 def _checked_content(path: Path, *, sha256: str) -> bytes | None:
-    import hashlib
+    with importing:
+        import hashlib
 
     try:
         content = path.read_bytes()
@@ -463,7 +466,8 @@ def _checked_content(path: Path, *, sha256: str) -> bytes | None:
 
 def _vocabulary_of(content: bytes, *, name: str) -> Vocabulary | None:
     try:
-        import tiktoken
+        with importing:
+            import tiktoken
     except ImportError as error:
         logger.warning("counting by characters, tiktoken cannot be imported: %s", error)
         return None
@@ -483,7 +487,8 @@ def _prefixed(count: Callable[[str], int], prefix: str) -> Callable[[str], int]:
 
 
 def _installed_release() -> str | None:
-    from importlib.metadata import PackageNotFoundError, version  # not at import: it costs as much as all the rest
+    with importing:  # not with this file: it costs as much as all the rest
+        from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version("splintr-rs")
@@ -496,7 +501,8 @@ def _bundled_vocabulary(name: str) -> Vocabulary | None:
     if bundled.release not in (None, _installed_release()):
         return None
     try:
-        from splintr import Tokenizer
+        with importing:
+            from splintr import Tokenizer
 
         encode = Tokenizer.from_pretrained(bundled.pretrained).encode_ordinary
     except (ImportError, ValueError, AttributeError) as error:

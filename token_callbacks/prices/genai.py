@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from token_callbacks.charges import EXACT, PERIOD_STARTS, Charge
+from token_callbacks.imports import importing
 from token_callbacks.prices.imports import import_whole
 from token_callbacks.prices.names import LOCAL, STANDARD_TIERS, sold_as
 from token_callbacks.prices.rates import Ambiguous, Rates, is_beyond, with_version
@@ -55,7 +56,8 @@ class GenaiPrices:
     @functools.cached_property
     def is_there(self) -> bool:
         """Whether the library is installed."""
-        from importlib.util import find_spec
+        with importing:
+            from importlib.util import find_spec
 
         return find_spec("genai_prices") is not None
 
@@ -63,16 +65,18 @@ class GenaiPrices:
         """Import the library, if it is there, with its data."""
         if self.is_there and not self._is_loaded:
             self._is_loaded = True
-            with suppress(ImportError):  # older releases do without
-                import_whole("httpx2")
-            self._remembered(Charge(provider=None, model=None, day=date.min), "openai", "gpt-4o", None)
+            with importing:
+                with suppress(ImportError):  # older releases do without
+                    import_whole("httpx2")
+                self._remembered(Charge(provider=None, model=None, day=date.min), "openai", "gpt-4o", None)
 
     @property
     def edition(self) -> datetime | None:
         """When its prices were taken in: later ones after the host's ``UpdatePrices``; ``None``: not imported yet."""
         if not self._is_loaded:
             return None
-        from genai_prices.data_snapshot import get_snapshot
+        with importing:
+            from genai_prices.data_snapshot import get_snapshot
 
         taken_in: datetime = get_snapshot().timestamp
         return taken_in
@@ -107,7 +111,8 @@ class GenaiPrices:
         return changes[passed - 1] if passed else date.min
 
     def _rates(self, charge: Charge, provider: str | None, model: str, edition: datetime | None) -> Rates | None:
-        from genai_prices import Usage, calc_price  # not with this file: nobody may have asked for prices
+        with importing:  # not with this file: nobody may have asked for prices
+            from genai_prices import Usage, calc_price
 
         context = None if charge.service_tier in STANDARD_TIERS else _context(str(charge.service_tier))
         found = calc_price(

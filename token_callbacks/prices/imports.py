@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+from token_callbacks.imports import importing
+
 _PATIENCE_SECONDS = 10.0
 
 
@@ -28,7 +30,8 @@ def import_whole(name: str) -> None:
         if _finder not in sys.meta_path:
             sys.meta_path.insert(0, _finder)  # for good: who walks the list just now would miss a finder if it went
     try:
-        importlib.import_module(name)
+        with importing:
+            importlib.import_module(name)
     finally:
         _finder.watched.discard(name)
 

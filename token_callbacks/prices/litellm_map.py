@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from token_callbacks.charges import EXACT, Charge
+from token_callbacks.imports import importing
 from token_callbacks.prices.names import LOCAL, STANDARD_TIERS, sold_as
 from token_callbacks.prices.rates import Rates, is_beyond, with_version
 
@@ -126,7 +127,8 @@ def _is_sold_by(told: Mapping[str, Any], provider: str | None) -> bool:
 
 @functools.cache
 def _entries() -> Mapping[str, msgspec.Raw]:
-    from importlib.util import find_spec
+    with importing:
+        from importlib.util import find_spec
 
     spec = find_spec("litellm")
     if spec is None or spec.origin is None:

@@ -14,6 +14,7 @@ import msgspec
 
 from token_callbacks.charges import Charge
 from token_callbacks.errors import InvalidPrices
+from token_callbacks.imports import importing
 from token_callbacks.prices.names import sold_as
 from token_callbacks.prices.rates import Rates
 
@@ -73,8 +74,9 @@ def read_table(table: str | os.PathLike[str] | Mapping[str, Any]) -> OwnTable:
 
 
 def _content(path: Path) -> object:
-    import json
-    import tomllib
+    with importing:
+        import json
+        import tomllib
 
     try:
         text = path.read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from token_callbacks.charges import BAND_STARTS, EXACT, Basis, Charge
+from token_callbacks.imports import importing
 from token_callbacks.records import Operation, Usage
 
 _MILLION = -6
@@ -81,7 +82,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 @functools.cache
 def with_version(package: str) -> str:
     """Name a source by its package and the release that is installed."""
-    from importlib.metadata import PackageNotFoundError, version  # not at import: it costs as much as all the rest
+    with importing:  # not with this file: it costs as much as all the rest
+        from importlib.metadata import PackageNotFoundError, version
 
     try:
         return f"{package} {version(package)}"
