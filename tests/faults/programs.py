@@ -303,6 +303,37 @@ def fork_in_import(log_dir: str, module: str) -> None:
     tell(str(status))
 
 
+def litellm_and_die(base_url: str, log_dir: str, kind: str, is_forked: str) -> None:
+    """Make a call through LiteLLM and die as soon as it has returned, in a child whose parent made one, too, or not."""
+    import litellm
+
+    counter = TokenCounter(log_dir=log_dir)
+
+    def call() -> None:
+        told: dict[str, Any] = {"api_base": base_url, "api_key": "sk-loopback"}
+        if kind == "embedding":
+            litellm.embedding("openai/text-embedding-3-small", input=["nine"], **told)
+        elif kind == "responses":
+            litellm.responses(model=f"openai/{MODEL}", input="When?", **told)
+        elif kind == "text":
+            litellm.text_completion(model="text-completion-openai/gpt-3.5-turbo-instruct", prompt="When?", **told)
+        elif kind == "stream":
+            list(litellm.completion(f"openai/{MODEL}", messages=MESSAGES, stream=True, **told))
+        else:
+            litellm.completion(f"openai/{MODEL}", messages=MESSAGES, **told)
+
+    if is_forked == "True":
+        call()
+        counter.close()
+        counter = TokenCounter(log_dir=log_dir)
+        child = os.fork()
+        if child != 0:
+            os.waitpid(child, 0)
+            return
+    call()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def lose_permission(log_dir: str, calls: str) -> None:
     """Make calls while the folder is not ours to write to, and as many when it is again."""
     TokenCounter(log_dir=None).close()  # loads what may lie where only root may read

@@ -69,6 +69,30 @@ def _assert_sum(total: int, made: list[CallRecord]) -> None:
     assert total == sum(it.usage.total_llm_tokens for it in made)
 
 
+@pytest.mark.parametrize("is_forked", [False, True])
+@pytest.mark.parametrize("kind", ["completion", "stream", "text", "embedding", "responses"])
+def test_a_call_that_litellm_returned_has_its_line(
+    start: Start, loopback: Loopback, log_dir: Path, kind: str, is_forked: bool
+) -> None:
+    """LiteLLM tells of its end on another thread, later, and in a forked child whose parent made a call never."""
+    server = loopback(stream_usage="always_last")
+    process = start("litellm_and_die", server.base_url, log_dir, kind, is_forked)
+    process.communicate()
+    total = server.ledger_totals()
+    made = records(log_dir)
+
+    assert process.returncode == (0 if is_forked else -signal.SIGKILL)
+    assert (2 if is_forked else 1) == total.requests == len(made)
+    assert {"completed"} == {record.outcome for record in made}
+    assert (total.embedding_tokens, total.prompt_tokens, total.completion_tokens) == tuple(
+        sum(figure or 0 for figure in of_kind)
+        for of_kind in zip(
+            *((it.usage.embedding_tokens, it.usage.prompt_tokens, it.usage.completion_tokens) for it in made),
+            strict=True,
+        )
+    )
+
+
 def test_nested_runs_of_a_dead_process_keep_what_they_are(start: Start, loopback: Loopback, log_dir: Path) -> None:
     """After ``os._exit``, name, parent and the sum with the runs inside are in the summaries."""
     server = loopback()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
+import queue
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -163,10 +164,11 @@ def test_litellms_dict_can_be_sent_to_another_process(
     loopback: Any, counter: TokenCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is kept in it of ours goes nowhere."""
-    sent: list[bytes] = []
-    monkeypatch.setattr(litellm, "callbacks", [*litellm.callbacks, _Sender(sent.append)])
+    sent: queue.Queue[bytes] = queue.Queue()
+    monkeypatch.setattr(litellm, "callbacks", [*litellm.callbacks, _Sender(sent.put)])
     with counter.run("sent"):
         litellm.completion(model=MODEL, messages=MESSAGES, **openai(loopback()))
 
-    assert MESSAGES == pickle.loads(sent[0])["messages"]
-    assert "" == pickle.loads(sent[0])["_token_callbacks"]
+    taken = pickle.loads(sent.get(timeout=30))
+    assert MESSAGES == taken["messages"]
+    assert "" == taken["_token_callbacks"]

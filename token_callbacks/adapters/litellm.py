@@ -265,7 +265,12 @@ class Listener:
     def take_class_answer(self, logging_obj: Any, response: Any) -> None:
         """Take what such a class has answered: of a second try of its, LiteLLM tells no more."""
         details = _details_of(logging_obj)
-        if details is not None:
+        call = None if details is None else self._call(details)
+        if call is not None and not call.streamed and call.is_open:
+            evidence = _evidence(call)
+            evidence.response = response if evidence.response is None else evidence.response
+            call.is_answered = True
+        elif details is not None:
             self.hand_over(details, response)
 
     def answer(self, details: MutableMapping[str, Any]) -> None:
@@ -286,7 +291,10 @@ class Listener:
         evidence.is_probed = True
         evidence.response = response
         error = sys.exc_info()[1]
-        call.is_answered = error is None or isinstance(error, StopIteration | StopAsyncIteration)
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            self.succeed(details, None)
+        else:
+            call.is_answered = error is None
 
     def request(self, logging_obj: Any) -> None:
         """Take that the code running right now is about to send this call's request, in whatever context."""
@@ -349,9 +357,9 @@ class Listener:
         elif call is None:
             self.succeed(details, response)
         elif not is_stream and not call.streamed and call.is_open:
-            evidence = _evidence(call)
-            evidence.response = response if evidence.response is None else evidence.response
-            call.is_answered = True
+            # Here and not at LiteLLM's own event, which another thread tells of: that may never run in a forked child,
+            # and a process may die first.
+            self.succeed(details, response)
 
     def _choose(self, state: CallState, batch: _Batch, response: Any) -> CallState:
         """Find the call of a batch whose answer the caller is given, once all are over; nobody reads the others."""
