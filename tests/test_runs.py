@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -187,6 +187,34 @@ def test_a_run_may_be_left_in_another_context(counter: TokenCounter) -> None:
     contextvars.copy_context().run(scope.__exit__, None, None, None)
 
     assert "completed" == run.summary.outcome
+
+
+def test_a_run_in_a_generator_that_is_dropped_is_not_current_for_its_reader(
+    counter: TokenCounter, memory: MemorySink
+) -> None:
+    """A ``break`` leaves an async generator to the event loop, which closes it in a task of its own."""
+
+    async def pieces() -> AsyncIterator[str]:
+        async with counter.run("answer") as run:
+            with run.step("write"):
+                yield "piece"
+
+    async def answer() -> Run:
+        async with counter.run("outer") as run:
+            for _ in range(3):
+                async for _ in pieces():
+                    break
+                await asyncio.sleep(0)  # the loop closes it in its next round
+                await asyncio.sleep(0)
+                make_call(prompt=3, completion=4)
+        make_call(prompt=5, completion=6)
+        return run
+
+    run = asyncio.run(answer())
+
+    assert (3, 21) == (run.summary.calls.llm, run.summary.total_llm_tokens)
+    assert 11 == counter.default_run.summary.total_llm_tokens
+    assert {run.run_id} == {it.parent_run_id for it in memory.summaries.values() if it.name == "answer"}
 
 
 def test_a_run_whose_task_is_cancelled_again_while_it_ends_has_its_summary(

@@ -165,7 +165,7 @@ class Run:
 class Scope:
     """One link in the chain of open runs and steps; also the seat that a counter takes in a call made there."""
 
-    __slots__ = ("outer", "participant", "run", "step")
+    __slots__ = ("entered", "is_over", "outer", "participant", "run", "step")
 
     def __init__(self, run: Run, step: str | None, outer: Scope | None) -> None:
         self.run = run
@@ -173,12 +173,24 @@ class Scope:
         """The counter that the run belongs to."""
         self.step = step
         self.outer = outer
+        self.entered: contextvars.Token[Scope | None] | None = None
+        """While it is the innermost one of a context, or was before others: what tells that context from its copies."""
+        self.is_over = False
+        """It was left in another context than it was entered in, and is therefore still the innermost one of that."""
 
 
 _innermost: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("token_callbacks_scope", default=None)
 
-current_scope = _innermost.get
-"""Read the innermost open run or step of this context; ``None`` outside of any."""
+
+def current_scope() -> Scope | None:
+    """Find the innermost run or step of this context; ``None`` outside of any.
+
+    An async generator that is dropped is closed in a task of its own, and so is what was opened inside it.
+    """
+    scope = _innermost.get()
+    while scope is not None and scope.is_over:
+        scope = scope.outer
+    return scope
 
 
 def chain_from(scope: Scope | None) -> Iterator[Scope]:
@@ -190,15 +202,15 @@ def chain_from(scope: Scope | None) -> Iterator[Scope]:
 
 def enter(run: Run, step: str | None) -> Scope:
     """Make a run or step the innermost one of this context."""
-    scope = Scope(run, step, _innermost.get())
-    _innermost.set(scope)
+    scope = Scope(run, step, current_scope())
+    scope.entered = _innermost.set(scope)
     return scope
 
 
 @contextlib.contextmanager
 def within(run: Run, step: str | None) -> Iterator[None]:
     """Make a run or step the innermost one of this context for a block, whatever is left open inside it."""
-    token = _innermost.set(Scope(run, step, _innermost.get()))
+    token = _innermost.set(Scope(run, step, current_scope()))
     try:
         yield
     finally:
@@ -265,9 +277,14 @@ def leave(scope: Scope, error: BaseException | None) -> None:
     Left in another context than it was entered in (an async fixture, a framework's dependency), there is nothing to
     restore here. While an exception is on its way to the host, it goes first.
     """
-    innermost = _innermost.get()
-    if innermost is scope:
-        _innermost.set(scope.outer)
+    innermost, entered = current_scope(), scope.entered
+    if innermost is scope and entered is not None:
+        scope.entered = None
+        try:
+            _innermost.reset(entered)
+        except ValueError:  # in a copy of its context
+            scope.is_over = True
+            _innermost.set(scope.outer)
     elif innermost is not None and error is None and any(link is scope for link in chain_from(innermost)):
         raise RunOrderError(
             f"{_title(scope)} is left while {_title(innermost)}, opened inside it, is still open: leave that one first,"
