@@ -15,7 +15,7 @@ import msgspec
 
 from token_callbacks.records import Cost, OpenRun, RunOutcome, RunSummary, read_open_run, read_record, read_summary
 from token_callbacks.sinks.json_files import JsonFiles
-from token_callbacks.sinks.log_folder import OPEN, RUNS, LogFolder, Marker, is_run_id, new_writer
+from token_callbacks.sinks.log_folder import OPEN, RUNS, LogFolder, Marker, is_run_id, lines_of, new_writer
 from token_callbacks.summaries import summed_up
 from token_callbacks.totals import Totals
 
@@ -88,8 +88,8 @@ class Fold:
         for name in files:
             try:
                 with self._folder.reading(None, name) as file:
-                    for line in file:
-                        self._add_line(line)
+                    for line in lines_of(file):
+                        self._add_line(line or b"")
             except FileNotFoundError:  # tidied away meanwhile
                 continue
 

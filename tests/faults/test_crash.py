@@ -16,6 +16,7 @@ from tests.conftest import Loopback
 from token_callbacks import CallRecord, TokenCounter
 from token_callbacks.cli import main
 from token_callbacks.recovery import recover
+from token_callbacks.sinks import log_folder
 
 from .conftest import Start, Started, ended, go_on, line_from, markers, records, summaries
 
@@ -184,6 +185,22 @@ def test_a_torn_line_is_passed_over(start: Start, log_dir: Path) -> None:
     [path] = log_dir.glob("calls-*.jsonl")
     with path.open("ab") as file:
         file.write(b'{"schema_version":"1.0","call_id":"torn')
+    done = recover(log_dir)
+
+    assert (1, [21]) == (done.unreadable_lines, [it.total_llm_tokens for it in done.summaries])
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_a_line_of_any_length_is_passed_over(
+    start: Start, log_dir: Path, monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    """It is a line that cannot be read, never as a whole in memory; those after it count."""
+    start("bare_load", log_dir, 3).communicate()
+    [path] = log_dir.glob("calls-*.jsonl")
+    monkeypatch.setattr(log_folder, "LONGEST_LINE_BYTES", 4096)
+    lines = path.read_bytes()
+    too_long = b" " * 10_000 + lines.splitlines()[0]  # which JSON allows
+    path.write_bytes(too_long + end + lines if end else lines + too_long)
     done = recover(log_dir)
 
     assert (1, [21]) == (done.unreadable_lines, [it.total_llm_tokens for it in done.summaries])

@@ -9,9 +9,7 @@ import msgspec
 
 from token_callbacks.records import SCHEMA_VERSION
 from token_callbacks.reports.skipped import Skipped
-
-LONGEST_LINE_BYTES = 16 << 20
-"""DuckDB's own bound; lines of ours are about a kB."""
+from token_callbacks.sinks.log_folder import lines_of
 
 _MAJOR = SCHEMA_VERSION.partition(".")[0]
 _Line = TypeVar("_Line", bound=msgspec.Struct)
@@ -29,11 +27,8 @@ def read(file: IO[bytes], decode: Callable[[bytes], _Line], *, shown: str, skipp
 
     What they are decoded to must have a ``schema_version``. Blank lines are nothing.
     """
-    number = 0
-    while line := file.readline(LONGEST_LINE_BYTES):
-        number += 1
-        if len(line) == LONGEST_LINE_BYTES and not line.endswith(b"\n"):
-            _pass_over(file)
+    for number, line in enumerate(lines_of(file), 1):
+        if line is None:
             skipped.note("too_long", f"{shown}:{number}")
             continue
         try:
@@ -46,11 +41,6 @@ def read(file: IO[bytes], decode: Callable[[bytes], _Line], *, shown: str, skipp
             yield record
         else:
             skipped.note("newer", f"{shown}:{number}")
-
-
-def _pass_over(file: IO[bytes]) -> None:
-    while (part := file.readline(LONGEST_LINE_BYTES)) and not part.endswith(b"\n"):
-        pass
 
 
 def _is_known(schema_version: str) -> bool:

@@ -41,6 +41,9 @@ _LOOK_SECONDS = 0.1
 _MOST_READ_BYTES = 16 << 20
 """Of a summary or marker: ours are a few kB, and a planted one must not fill the memory."""
 
+LONGEST_LINE_BYTES = 16 << 20
+"""DuckDB's own bound; lines of ours are about a kB."""
+
 
 class Marker(NamedTuple):
     """The name of a file in ``open/``: one a run and process that has calls in it.
@@ -288,6 +291,17 @@ def _opened_below(top: int, below: str, *, make: bool) -> int:
     with contextlib.suppress(FileExistsError):
         os.mkdir(below, FOLDER_MODE, dir_fd=top)
     return os.open(below, _FOLDER | os.O_NOFOLLOW, dir_fd=top)
+
+
+def lines_of(file: IO[bytes]) -> Iterator[bytes | None]:
+    """Yield the lines of a file; ``None`` for each that is longer than any of ours can be, and is not kept."""
+    while line := file.readline(LONGEST_LINE_BYTES):
+        if len(line) < LONGEST_LINE_BYTES or line.endswith(b"\n"):
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(LONGEST_LINE_BYTES)
+        yield None
 
 
 def _is_somebody_elses(link: os.stat_result, folder: os.stat_result) -> bool:
