@@ -94,6 +94,25 @@ def test_no_command_dies_of_what_is_in_a_file(odd_log: Callable[[], Path], data:
         _run(command, folder)
 
 
+@pytest.mark.parametrize("command", [it for it in COMMANDS if "--json" not in it], ids=" ".join)
+def test_what_somebody_put_into_the_folder_cannot_act_on_the_terminal(
+    odd_log: Callable[[], Path], command: list[str]
+) -> None:
+    """A run's id, a currency and the names of files are spelled, as names and tags are."""
+    folder, evil = odd_log(), "\x1b[2J\nx\u202e"
+    path = max((folder / "runs").iterdir())
+    summary = json.loads(path.read_text())
+    summary["cost"] |= {"amount": "1", "currency": evil, "price_source": evil}
+    path.write_text(json.dumps(summary | {"run_id": f"9{evil}", "started_at": "2099-01-01T00:00:00Z"}))
+    (folder / f"calls-{evil}.jsonl").write_text("junk\n")
+    (folder / f"{evil}.json").write_text("{}")
+    told = _run(command, folder)
+
+    assert "\x1b" not in told
+    assert "\u202e" not in told
+    assert "x" not in told.splitlines()
+
+
 @pytest.mark.parametrize("moment", ENDS_OF_TIME)
 @pytest.mark.parametrize("command", COMMANDS[:-2], ids=" ".join)
 def test_what_is_from_the_ends_of_time_is_told(odd_log: Callable[[], Path], command: list[str], moment: str) -> None:

@@ -126,7 +126,7 @@ def _line_in(zone: ZoneInfo) -> Callable[[RunSummary], str]:
         shown = run_cells(run, zone, told)
         figures = "  ".join(f"{name} {shown[name]}" for name in ("embedding", "prompt", "completion", "total"))
         return (
-            f"{run.run_id}  {readable(run.name, 60, told.cut)}  {shown['outcome']}  calls {shown['calls']}  {figures}"
+            f"{shown['run']}  {readable(run.name, 60, told.cut)}  {shown['outcome']}  calls {shown['calls']}  {figures}"
         )
 
     return line

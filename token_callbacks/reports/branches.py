@@ -77,7 +77,7 @@ class TreePrinter:
         return Text("\n").join(
             [
                 self._wrapped(first, depth),
-                self._wrapped([_Fact(run.run_id, "dim"), _Fact(began, "dim"), *tags], depth),
+                self._wrapped([_Fact(shown["run"], "dim"), _Fact(began, "dim"), *tags], depth),
                 self._wrapped([*figures, _Fact(_calls(run.calls.llm + run.calls.embedding))], depth),
             ]
         )

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from token_callbacks.records import RunOutcome, RunSummary, in_zone, merged_sources
 from token_callbacks.reports.cells import money
 from token_callbacks.reports.fitting import Entry, Fitted, Sheet, fitted_table
-from token_callbacks.reports.texts import Signs, priced
+from token_callbacks.reports.texts import LONGEST_NAME, Signs, priced, readable
 
 RUN_SHEET = Sheet(
     head="name",
@@ -44,7 +44,7 @@ def run_cells(run: RunSummary, zone: ZoneInfo, signs: Signs) -> dict[str, str]:
     mark = mark_of(run, signs)
     llm, embedding = (mark if calls else "" for calls in (run.calls.llm, run.calls.embedding))
     return {
-        "run": run.run_id,
+        "run": readable(run.run_id, LONGEST_NAME),
         "started": in_zone(run.started_at, zone).replace(tzinfo=None).isoformat(" ", "seconds"),
         "outcome": run.outcome.value,
         "duration": duration(run.duration_seconds),
@@ -96,4 +96,4 @@ def _cost(run: RunSummary, mark: str, signs: Signs) -> str:
         return signs.unknown
     amounts = {run.cost.currency: run.cost.amount} | run.cost.other_currencies
     shown = money({currency: Decimal(amount) for currency, amount in amounts.items()})
-    return f"{signs.at_least if run.cost.unpriced_calls else mark}{shown}"
+    return f"{signs.at_least if run.cost.unpriced_calls else mark}{readable(shown)}"

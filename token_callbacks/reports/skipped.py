@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from token_callbacks.reports.texts import numbered
+from token_callbacks.reports.texts import numbered, readable
 
 _TOLD = {
     "torn": ("unfinished last line", "unfinished last lines", "still being written, or cut off by a crash"),
@@ -33,7 +33,7 @@ class Skipped(msgspec.Struct, kw_only=True):
     newer: int = 0
     """Lines of a major version of the schema that this version does not know."""
     too_long: int = 0
-    """Lines longer than ``lines.LONGEST_LINE_BYTES``."""
+    """Lines longer than ``log_folder.LONGEST_LINE_BYTES``."""
     unreadable_files: int = 0
     foreign_files: int = 0
     """JSON and Parquet files in the folder that are none of ours."""
@@ -64,4 +64,4 @@ class Skipped(msgspec.Struct, kw_only=True):
         for kind, (one, several, remark) in _TOLD.items():
             if number := getattr(self, kind):
                 words = numbered(number, one, several)
-                yield f"{words}{remark and f': {remark}'} (first: {self.examples[kind]})"
+                yield f"{words}{remark and f': {remark}'} (first: {readable(self.examples[kind])})"
