@@ -7,7 +7,7 @@ import gc
 import pickle
 import queue
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import litellm
@@ -150,14 +150,16 @@ def test_a_stream_of_a_router_that_is_closed_goes(loopback: Any) -> None:
     assert [None] * 5 == [each() for each in left]
 
 
-class _Sender(CustomLogger):
-    def __init__(self, take: Callable[[bytes], None]) -> None:
+class _Taker(CustomLogger):
+    """Somebody else's callback, which does something with LiteLLM's dict."""
+
+    def __init__(self, name: str, take: Callable[[Any], None]) -> None:
         super().__init__()
+        self.name = name  # LiteLLM takes those of one class for one, unless a word of theirs differs
         self._take = take
 
     def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """Send LiteLLM's dict elsewhere, as a queue of ``multiprocessing`` does."""
-        self._take(pickle.dumps(kwargs))
+        self._take(kwargs)
 
 
 def test_litellms_dict_can_be_sent_to_another_process(
@@ -165,10 +167,42 @@ def test_litellms_dict_can_be_sent_to_another_process(
 ) -> None:
     """What is kept in it of ours goes nowhere."""
     sent: queue.Queue[bytes] = queue.Queue()
-    monkeypatch.setattr(litellm, "callbacks", [*litellm.callbacks, _Sender(sent.put)])
+    sender = _Taker("sender", lambda told: sent.put(pickle.dumps(told)))  # as a queue of multiprocessing does
+    monkeypatch.setattr(litellm, "callbacks", [*litellm.callbacks, sender])
     with counter.run("sent"):
         litellm.completion(model=MODEL, messages=MESSAGES, **openai(loopback()))
 
     taken = pickle.loads(sent.get(timeout=30))
     assert MESSAGES == taken["messages"]
     assert "" == taken["_token_callbacks"]
+
+
+def _texts_in(told: Any, depth: int = 5) -> Iterator[Any]:
+    """Give the texts in dicts that LiteLLM tells of a call with, at most so deep."""
+    if isinstance(told, str):
+        yield told
+    elif isinstance(told, dict) and depth:
+        for value in told.values():
+            yield from _texts_in(value, depth - 1)
+
+
+def test_a_routers_trace_id_is_told_as_a_plain_text(
+    loopback: Any, counter: TokenCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A callback may hand it to what takes nothing else: YAML's safe dump, msgspec."""
+    told: queue.Queue[list[Any]] = queue.Queue()
+
+    def take(kwargs: Any) -> None:
+        ids = [text for text in _texts_in(kwargs) if text == "visit-3"]
+        if ids:  # the event of a call before this one may come late
+            told.put(ids)
+
+    taker = _Taker("traced", take)
+    monkeypatch.setattr(litellm, "callbacks", [*litellm.callbacks, taker])
+    server = loopback()
+    with counter.run("traced"):
+        _router(server).completion("a", MESSAGES, litellm_trace_id="visit-3")
+
+    ids = told.get(timeout=30)
+    assert 2 <= len(ids)
+    assert {str} == set(map(type, ids))

@@ -175,13 +175,12 @@ class Listener:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def set_up(self, logging_obj: Any, options: Mapping[str, Any]) -> None:
+    def set_up(self, logging_obj: Any, options: Mapping[str, Any], tries: _Tries | None) -> None:
         """Note who is calling: in the caller's context and on its stack, before LiteLLM does anything else."""
         details = _details_of(logging_obj)
         if details is not None and _KEY not in details:
             state = details[_KEY] = self._new_state()
-            tries = options.get("litellm_trace_id")
-            state.tries = tries if isinstance(tries, _Tries) else self._tries_around()
+            state.tries = self._tries_around() if tries is None else tries
             if state.tries is not None:  # where a stream breaks half-way, it is its reader who makes the next one
                 state.tries.origin = state.tries.origin or state.origin
                 state.origin = state.tries.origin[0], state.origin[1]
@@ -621,9 +620,13 @@ class _Installed:
                 is_registered = False
             if not is_registered:
                 self._see_to_registration()
+            trace_id = kwargs.get("litellm_trace_id")
+            tries = trace_id if isinstance(trace_id, _Tries) else None
+            if tries is not None:  # from here on other callbacks are told of it
+                kwargs["litellm_trace_id"] = str(tries)
             result = original(*args, **kwargs)
             if isinstance(result, tuple) and result:
-                self._set_up(result[0], kwargs)
+                self._set_up(result[0], kwargs, tries)
             return result
 
         return function_setup
