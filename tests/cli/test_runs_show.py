@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -126,6 +127,25 @@ def test_a_run_is_shown_with_the_runs_inside_it(real_log: Path) -> None:
     assert ["nightly-digest", ["inner"]] == _names(tree)
     assert [(None, 1), ("judge", 1)] == [(branch["step"], len(branch["calls"])) for branch in tree["branches"]]
     assert 1 == len(tree["nested"][0]["branches"][0]["calls"])
+
+
+def test_runs_in_runs_are_shown_so_far_and_told_further_down(tmp_path: Path) -> None:
+    """As a job makes them that starts itself again from inside its run."""
+    with _counter(tmp_path, prices=False) as counter, contextlib.ExitStack() as runs:
+        for number in range(600):
+            runs.enter_context(counter.run(f"job {number}"))
+
+    tree, shown = _told("show", "job 0", tmp_path)["tree"], []
+    while True:
+        shown.append(tree["run"]["name"])
+        if not tree["nested"]:
+            break
+        assert 0 == tree["nested_left_out"]
+        [tree] = tree["nested"]
+
+    assert [f"job {number}" for number in range(50)] == shown
+    assert 550 == tree["nested_left_out"]
+    assert "550 runs more, in one another" in _run("show", "job 0", tmp_path).stdout
 
 
 def test_a_tree_tells_what_each_call_used_and_how_long_it_took(real_log: Path) -> None:

@@ -50,6 +50,11 @@ class TreePrinter:
                 self._add_branches(below, branches, depth + 1)
         for nested in tree.nested:
             self._add_to(node.add(self._run(nested.run, depth)), nested, depth + 1)
+        if tree.nested_left_out:
+            more = _Fact(
+                f"{self._signs.cut} {numbered(tree.nested_left_out, 'run', 'runs')} more, in one another", "dim"
+            )
+            node.add(self._wrapped([more], depth))
 
     def _add_branches(self, node: Tree, branches: Iterable[RunBranch], depth: int) -> None:
         for branch in branches:

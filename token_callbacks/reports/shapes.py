@@ -138,6 +138,8 @@ class RunTree(msgspec.Struct, frozen=True, kw_only=True):
     run: RunSummary
     branches: list[RunBranch]
     nested: list[RunTree]
+    nested_left_out: Tokens
+    """The runs of the levels below, where this is the last one that is shown."""
 
 
 class ShownRun(msgspec.Struct, frozen=True, kw_only=True):

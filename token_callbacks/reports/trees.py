@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from token_callbacks.records import CallRecord, FourTotals, RunSummary
 from token_callbacks.reports.shapes import RunBranch, RunTree
 from token_callbacks.totals import Totals
+
+_MOST_LEVELS = 50
+"""Of runs in runs: a job that starts itself again from inside its run makes as many as it likes."""
 
 
 class _Branch:
@@ -58,7 +62,7 @@ def tree(run: RunSummary, *, runs: Iterable[RunSummary], records: Iterable[CallR
     children: dict[str | None, list[RunSummary]] = {}
     for other in runs:
         children.setdefault(other.parent_run_id, []).append(other)
-    wanted = _family(run, children)
+    wanted, left_out = _family(run, children)
     branches: dict[str, dict[tuple[str | None, str | None], _Branch]] = {run_id: {} for run_id in wanted}
     for record in records:
         if (of_run := branches.get(record.run_id)) is not None:
@@ -67,7 +71,7 @@ def tree(run: RunSummary, *, runs: Iterable[RunSummary], records: Iterable[CallR
             if branch is None:
                 branch = of_run[key] = _Branch(most_calls)
             branch.add(record)
-    return _shaped(run, wanted, children, branches)
+    return _shaped(run, wanted, left_out, children, branches)
 
 
 def runs_in(tree: RunTree) -> Iterator[RunSummary]:
@@ -77,20 +81,32 @@ def runs_in(tree: RunTree) -> Iterator[RunSummary]:
         yield from runs_in(nested)
 
 
-def _family(run: RunSummary, children: dict[str | None, list[RunSummary]]) -> dict[str, RunSummary]:
-    wanted = {run.run_id: run}
-    ahead = [run]
+def _family(
+    run: RunSummary, children: dict[str | None, list[RunSummary]]
+) -> tuple[dict[str, RunSummary], Counter[str]]:
+    """Find the runs of a tree, and of each of the deepest ones how many more lie in it."""
+    wanted, left_out = {run.run_id: run}, Counter[str]()
+    seen = {run.run_id}
+    ahead: list[tuple[str, int, str | None]] = [(run.run_id, 1, None)]
     while ahead:
-        for child in children.get(ahead.pop().run_id, ()):
-            if child.run_id not in wanted:  # a file that somebody edited may name its own child as its parent
+        run_id, level, deepest = ahead.pop()
+        deepest = run_id if level == _MOST_LEVELS else deepest
+        for child in children.get(run_id, ()):
+            if child.run_id in seen:  # a file that somebody edited may name its own child as its parent
+                continue
+            seen.add(child.run_id)
+            ahead.append((child.run_id, level + 1, deepest))
+            if deepest is None:
                 wanted[child.run_id] = child
-                ahead.append(child)
-    return wanted
+            else:
+                left_out[deepest] += 1
+    return wanted, left_out
 
 
 def _shaped(
     run: RunSummary,
     wanted: dict[str, RunSummary],
+    left_out: Counter[str],
     children: dict[str | None, list[RunSummary]],
     branches: dict[str, dict[tuple[str | None, str | None], _Branch]],
 ) -> RunTree:
@@ -100,5 +116,6 @@ def _shaped(
     return RunTree(
         run=run,
         branches=[branch.shaped(*key) for key, branch in ordered],
-        nested=[_shaped(child, wanted, children, branches) for child in nested if child.run_id in wanted],
+        nested=[_shaped(child, wanted, left_out, children, branches) for child in nested if child.run_id in wanted],
+        nested_left_out=left_out[run.run_id],
     )
