@@ -783,8 +783,8 @@ def _recover(files: JsonFiles, pricing: Callable[[Totals], Cost | None]) -> None
         return
     if done.summaries:
         _log.info("summed up %d runs whose process had died", len(done.summaries))
-    if done.left:
-        _log.warning("%d runs whose process died are left to sum up: run `token-callbacks recover`", done.left)
+    if left := done.left + len(done.in_the_way):
+        _log.warning("%d runs whose process died are left to sum up: run `token-callbacks recover`", left)
 
 
 def _marker(run: Run) -> OpenRun:

@@ -42,6 +42,8 @@ class Recovery(msgspec.Struct, kw_only=True):
     """Runs of processes that go on; they write their summaries themselves."""
     left: int = 0
     """Runs that would have taken more reading than was allowed."""
+    in_the_way: list[str] = []
+    """Runs whose summary has no place, as a folder has its name; they are left as they were."""
     unreadable_lines: int = 0
     """Torn by a death or a full disk, or not ours."""
     is_busy: bool = False
@@ -264,8 +266,12 @@ def _sum_up_marked(scene: _Scene, done: Recovery, pricing: Pricing, most_bytes: 
         folded = fold.of(run_id)
         if scene.summary(run_id) is None:  # else they are in it
             folded.losses = scene.losses(group)
-        done.summaries.append(_write(scene, run_id, facts, folded, pricing))
-        _forget(scene, group)
+        try:
+            done.summaries.append(_write(scene, run_id, facts, folded, pricing))
+        except IsADirectoryError:
+            done.in_the_way.append(run_id)
+        else:
+            _forget(scene, group)
 
 
 def _sum_up_unknown(scene: _Scene, done: Recovery, pricing: Pricing) -> None:

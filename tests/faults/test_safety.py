@@ -8,9 +8,11 @@ import stat
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.calls import make_call
 from token_callbacks import TokenCounter
+from token_callbacks.cli import main
 from token_callbacks.errors import InvalidArgument
 from token_callbacks.recovery import recover
 from token_callbacks.sinks import json_files
@@ -193,6 +195,24 @@ def test_a_folder_with_the_name_of_a_marker_stops_no_recovery(log_dir: Path) -> 
 
     assert planted.is_dir()
     assert 1 <= len(list((log_dir / "runs").glob("*.json")))
+
+
+def test_a_folder_with_the_name_of_a_summary_stops_no_other_one(log_dir: Path) -> None:
+    """It is told, and once it is gone the run is summed up."""
+    stands, free = "20261121T050000-0123456789ab", "20261121T060000-0123456789ab"
+    for run_id in (stands, free):
+        (log_dir / "open").mkdir(parents=True, exist_ok=True)
+        (log_dir / "open" / f"{run_id}.3-0123abcd.open.json").write_text("{}")
+    (log_dir / "runs" / f"{stands}.json").mkdir(parents=True)
+    told = CliRunner().invoke(main, ["recover", str(log_dir)])
+
+    assert 1 == told.exit_code
+    assert f"runs/{stands}.json" in told.stderr
+    assert (log_dir / "runs" / f"{free}.json").is_file()
+
+    (log_dir / "runs" / f"{stands}.json").rmdir()
+    assert [stands] == [it.run_id for it in recover(log_dir).summaries]
+    assert [] == markers(log_dir)
 
 
 def test_planted_files_stop_no_recovery(log_dir: Path, tmp_path: Path) -> None:

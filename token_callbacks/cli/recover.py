@@ -43,6 +43,9 @@ def recover(folder: str) -> None:
     click.echo(f"{written} written, {numbered(done.alive, 'run goes', 'runs go')} on")
     if done.unreadable_lines:
         click.echo(f"{numbered(done.unreadable_lines, 'line', 'lines')} could not be read", err=True)
+    if done.in_the_way:
+        names = ", ".join(f"runs/{run_id}.json" for run_id in done.in_the_way)
+        raise click.ClickException(f"these are folders where a summary belongs; move them, and try again: {names}")
 
 
 def _require_logs(folder: str) -> None:
