@@ -13,6 +13,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # before anything imports litellm: it would go online
+os.environ.pop("COLUMNS", None)  # as wide as pytest-xdist says its workers' terminals are, which nobody looks at
 os.environ.setdefault("OPENAI_API_KEY", "sk-loopback")
 os.environ.setdefault("ANTHROPIC_API_KEY", "sk-loopback")
 
@@ -24,6 +25,7 @@ from typing import Any
 
 import pytest
 import wrapt
+from hypothesis import HealthCheck, settings
 
 from loopback_server import LoopbackServer
 from token_callbacks import TokenCounter
@@ -34,6 +36,10 @@ if (_litellm := find_spec("litellm")) is not None and _litellm.origin is not Non
     os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(Path(_litellm.origin).parent / "litellm_core_utils" / "tokenizers"))
 
 Loopback = Callable[..., LoopbackServer]
+
+# How fast examples are made and tried says how busy the machine is.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 def _spare_contexts(streaming: Any) -> None:

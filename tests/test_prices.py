@@ -448,7 +448,7 @@ def test_the_price_of_a_sum_is_the_sum_of_the_prices(drawn: list[CallRecord]) ->
     assert {} == by_charge
 
 
-@settings(suppress_health_check=[HealthCheck.filter_too_much])
+@settings(suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(calls())
 def test_a_call_costs_what_the_library_says(record: CallRecord) -> None:
     """Our sums are those of the library that the prices come from."""

@@ -12,7 +12,9 @@ from llama_index.core import Settings
 from loopback_server import CountedTokens, LoopbackServer
 from token_callbacks import TokenCounter
 
-from .figures import what_is_left
+from .figures import calls_of_others, what_is_left
+
+__all__ = ["calls_of_others"]
 
 Loopback = Callable[..., LoopbackServer]
 BUILDERS: dict[str, Callable[[LoopbackServer], Any]] = {}

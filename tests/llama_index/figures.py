@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+import pytest
 
 from loopback_server import LoopbackServer
 from token_callbacks.adapters import llama_index as adapter
@@ -50,8 +52,19 @@ def embedding_figures(records: Iterable[CallRecord]) -> list[int | None]:
     )
 
 
+_of_others: list[object] = []
+
+
+@pytest.fixture(autouse=True)
+def calls_of_others() -> Iterator[None]:
+    """Note what tests of other suites left open: LiteLLM holds on to some of their streams."""
+    _of_others[:] = _held()
+    yield
+    _of_others.clear()
+
+
 def what_is_left() -> list[object]:
-    """List what the ledger and the tracker still hold of calls; empty between tests."""
+    """List what the ledger and the tracker still hold of a test's calls; empty between tests."""
     left = _left()
     if left:  # a generator in a cycle is dropped when the collector comes
         gc.collect()
@@ -60,6 +73,10 @@ def what_is_left() -> list[object]:
 
 
 def _left() -> list[object]:
+    return [thing for thing in _held() if all(thing is not other for other in _of_others)]
+
+
+def _held() -> list[object]:
     ledger = process_ledger()
     ledger.drain(lambda call: False, seconds=0.0)
     left: list[object] = [*ledger._under_way]

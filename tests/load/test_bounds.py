@@ -13,6 +13,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,17 @@ def test_memory_is_flat_over_many_calls(traced: None, tmp_path: Path) -> None:
 
     with counter.run("around"):
         some(1000)
-        before = _kept()
+        kept = [_kept()]
         for _ in range(10):
             some(CALLS // 20)
-        after = _kept()
+            kept.append(_kept())
     counter.close()
 
     if IS_FULL:
-        _tell(f"{CALLS} calls: {after - before} bytes more than before")
-    assert after - before < (4_000_000 if IS_FULL else 50_000)
+        _tell(f"{CALLS} calls: {kept[-1] - kept[0]} bytes more than before")
+        assert kept[-1] - kept[0] < 4_000_000
+    else:  # a thread of another test's may keep something in the meantime
+        assert min(after - before for before, after in pairwise(kept)) < 5_000
 
 
 def test_a_run_has_no_file_and_no_thread_of_its_own(tmp_path: Path) -> None:
