@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import secrets
+import time
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
@@ -38,6 +39,8 @@ JOINED_RUN_VARIABLE = "TOKEN_CALLBACKS_RUN"
 """In the environment of a process: the token of the run that its calls outside any other are part of."""
 
 _LOCK_SECONDS = 2.0
+_LATE_SHARE = 20
+"""Late calls have the lines of a run that spans processes read again for one part in so many of the time, at most."""
 _MOST_UNWRITTEN = 1000
 _MOST_RECOVERED_BYTES = 64 << 20
 """Of lines that a start may read to sum up the runs of the dead: a third of a second."""
@@ -99,6 +102,8 @@ class TokenCounter:
         """The runs of other processes that this one takes part in."""
         self._unsettled: dict[Run, None] = {}
         """Runs that span processes, left here or called in late, whose summary is to be made anew."""
+        self._settle_again_at = 0.0
+        """On the monotonic clock, in seconds: not before then for another late call."""
         self._unwritten: dict[Run, None] = {}
         """Runs whose summary the log folder did not take: it is offered again when another run ends, and at the end."""
         self._is_closed = False
@@ -530,6 +535,7 @@ class TokenCounter:
         """
         if not self._unsettled or self._files is None:
             return
+        begun_at = time.monotonic()
         with self._files.folder.locked(seconds) as is_ours:
             if not is_ours and seconds:
                 raise TimeoutError("another process holds open/.lock")
@@ -542,12 +548,15 @@ class TokenCounter:
                         again.lost_records += run.lost_records
                         again.internal_errors += run.internal_errors
                     del self._unsettled[run]
+        ended_at = time.monotonic()
+        self._settle_again_at = ended_at + _LATE_SHARE * (ended_at - begun_at)
 
     def _reissue(self, run: Run) -> None:
         if self._files is not None and (run.is_part or run.is_shared or run.process != os.getpid()):
             self._mark(run)
             self._unsettled[run] = None
-            self._settle(0.0)
+            if self._settle_again_at <= time.monotonic():
+                self._settle(0.0)
         else:
             self._write_summary(run)
 

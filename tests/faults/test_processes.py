@@ -12,7 +12,7 @@ import pytest
 
 from tests.calls import make_call, open_call
 from tests.conftest import Loopback
-from token_callbacks import TokenCounter
+from token_callbacks import TokenCounter, recovery
 from token_callbacks.errors import InvalidArgument
 from token_callbacks.recovery import recover
 from token_callbacks.sinks.log_folder import LogFolder
@@ -165,6 +165,26 @@ def test_a_late_call_of_a_run_that_spans_processes_is_added(counter: TokenCounte
     make_call(prompt=3, completion=4, call=call)
 
     assert 7 == summaries(log_dir)[run.run_id].total_llm_tokens
+    assert [] == markers(log_dir)
+
+
+def test_late_calls_of_a_run_that_spans_processes_are_added_together(
+    counter: TokenCounter, log_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All its lines are read for a summary, so that each call would wait longer than the one before."""
+    settled: list[str] = []
+    settle = recovery.settle
+    monkeypatch.setattr(recovery, "settle", lambda *args: (settled.append(args[1]), settle(*args)))
+    with counter.run("parent") as run:
+        late = [open_call() for _ in range(200)]
+        assert run.token == run.run_id
+    for call in late:
+        make_call(prompt=3, completion=4, call=call)
+
+    assert 1 <= len(settled) < 100
+    with counter.run("next"):
+        pass
+    assert 200 * 7 == summaries(log_dir)[run.run_id].total_llm_tokens
     assert [] == markers(log_dir)
 
 
