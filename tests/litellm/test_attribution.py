@@ -89,6 +89,17 @@ def test_a_sync_router_call_inside_a_running_loop_lands_in_the_run_that_it_names
     assert ["cell"] == [summary.name for summary in memory.summaries.values() if summary.calls.llm]
 
 
+def test_a_response_of_a_router_lands_in_the_run_that_it_names(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """Its metadata are the provider's own, which LiteLLM keeps from those that it makes."""
+    server = loopback()
+    with counter.run("named") as run, counter.run("current"):
+        asyncio.run(router(server).aresponses(model=CHAT, input="When?", metadata={RUN_KEY: run.run_id}))
+
+    assert [run.run_id] == [record.run_id for record in memory.records]
+
+
 @pytest.mark.parametrize("case", [case for case in STREAMS if "messages" not in case.name], ids=attrgetter("name"))
 def test_a_stream_is_its_own_calls_though_another_one_was_opened_after_it(
     loopback: Any, counter: TokenCounter, memory: MemorySink, case: Case

@@ -451,8 +451,9 @@ class Listener:
         params = details.get("litellm_params")
         metadata = part(params, "metadata")
         has_metadata = metadata is not None and metadata != {}
-        if has_metadata and (run_id := text_of(part(metadata, RUN_KEY))) is not None:
-            origin = self._ledger.origin_in(run_id, origin)
+        if has_metadata:  # the caller's own are with the options where a Router is asked for a response
+            run_id = text_of(part(metadata, RUN_KEY)) or text_of(part(part(options, "metadata"), RUN_KEY))
+            origin = origin if run_id is None else self._ledger.origin_in(run_id, origin)
         model, provider = state.asked or (details.get("model"), details.get("custom_llm_provider"))
         call = self._ledger.open_call(
             origin, framework=FRAMEWORK, operation=operation, provider=text_of(provider), model=text_of(model)
