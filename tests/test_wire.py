@@ -700,10 +700,19 @@ def test_a_long_array_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (TOLD, TEXT) == (_usage(evidence), _text(evidence))
 
 
-def test_an_unreadable_event_on_the_way_is_a_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "broken", "rest"),
+    [
+        (SSE, b'data: {"usage": {oops}\n\n', _pieces(_sse([*LONG, CHUNKS[2]]), 33)),
+        (LINES, b'{"usage": {' + b"x" * 200 + b"}\n", _pieces(_lines([*LONG, OLLAMA[-1]]), 33)),
+    ],
+)
+def test_an_unreadable_event_on_the_way_is_a_doubt(
+    monkeypatch: pytest.MonkeyPatch, kind: str, broken: bytes, rest: list[bytes]
+) -> None:
     """It is remembered when its bytes are gone."""
     monkeypatch.setattr(wire, "_MOST_HELD", 200)
-    evidence = _streamed(SSE, b'data: {"usage": {oops}\n\n', *_pieces(_sse([*LONG, CHUNKS[2]]), 33))
+    evidence = _streamed(kind, broken, *rest)
 
     assert (TOLD, [Doubt.UNREADABLE_PART]) == (_usage(evidence), _doubts(evidence))
 
@@ -760,6 +769,19 @@ def test_an_answer_that_was_left_before_anything_came_has_begun(kind: str, body:
 
     assert has_begun is (completion is not None)
     assert completion is None or completion.is_empty
+
+
+@pytest.mark.parametrize("most", [60, 4 * 2**20])
+@pytest.mark.parametrize("size", [1, 33, 10_000])
+@pytest.mark.parametrize("done", [True, False])
+def test_an_error_is_told_however_it_comes(
+    monkeypatch: pytest.MonkeyPatch, size: int, most: int, *, done: bool
+) -> None:
+    """In pieces, in what is packed already, and before the end that vLLM sends after it."""
+    monkeypatch.setattr(wire, "_MOST_HELD", most)
+
+    assert _streamed(SSE, *_pieces(_sse([ROLE, REFUSAL], done=done), size)).tells_error()
+    assert not _streamed(SSE, *_pieces(_sse([*CHUNKS, {"error": None}], done=done), size)).tells_error()
 
 
 def test_what_was_refused_has_not_begun() -> None:

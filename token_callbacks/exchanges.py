@@ -100,7 +100,7 @@ class Exchange:
         call = self.call
         if call is None:
             return
-        if self.evidence.ends_in_error():
+        if self.evidence.tells_error():
             self._note_break(call, "error in the answer")
         if self.outer.reports_late:
             self.outer.is_answered = True

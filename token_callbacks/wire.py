@@ -51,6 +51,7 @@ class WireEvidence:
         "_read",
         "_read_at",
         "_reader",
+        "_told_error",
         "is_unreadable",
         "kind",
     )
@@ -80,6 +81,8 @@ class WireEvidence:
         """Something in what is packed could not be read."""
         self._on_the_way: UsageReader | None = None
         """Of what is packed."""
+        self._told_error = False
+        """What is packed did."""
         self._read: Reading | None = None
         self._read_at = -1
         """So many bytes had come when it was read last."""
@@ -112,14 +115,14 @@ class WireEvidence:
         self._is_whole = True
         self._encoding = ""
 
-    def ends_in_error(self) -> bool:
-        """Tell whether the answer itself says that it is none, or that it broke off: its last piece does, if any.
+    def tells_error(self) -> bool:
+        """Tell whether the answer itself says that it is none, or that it broke off.
 
         It may with a status of 200: https://openrouter.ai/docs/api-reference/errors,
-        https://docs.anthropic.com/en/api/messages-streaming#error-events.
+        https://docs.anthropic.com/en/api/messages-streaming#error-events. vLLM's goes on with ``[DONE]``.
         """
-        if not self._pieces or b'"error"' not in self._pieces[-1]:
-            return False
+        if self._told_error or b'"error"' not in self._body():
+            return self._told_error
         return any(part(event, "error") or part(event, "type") == "error" for event in self._parsed(_may_be_error))
 
     def _read_on_the_way(self) -> None:
@@ -130,6 +133,7 @@ class WireEvidence:
             self._pieces = [body]
             return
         self._pieces = [body[: end + 1]]
+        self._told_error = self.tells_error()
         self.is_unreadable = self._is_spoiled
         self._on_the_way = self._fed(self._on_the_way or UsageReader(self._operation))
         self._is_spoiled = self.is_unreadable
@@ -192,7 +196,7 @@ class WireEvidence:
 
     def has_last_word(self) -> bool:
         """Tell whether all of the answer had come: then what it told is final, also for a reader that left."""
-        return (self._has_ended and not self.ends_in_error()) or self._answer().is_whole
+        return (self._has_ended and not self.tells_error()) or self._answer().is_whole
 
     def model(self) -> str | None:
         """Tell the model as the answer names it, of a request that no framework tells of."""
@@ -215,7 +219,7 @@ class WireEvidence:
         """Tell of an answer that was left before anything came whether it was one: the prompt was accepted then."""
         if self._has_ended or not self._is_accepted or self._reader_of_kind() is None:
             return False
-        return answer.has_begun or not (answer.has_failed or self.ends_in_error())
+        return answer.has_begun or not (answer.has_failed or self.tells_error())
 
     def _answer(self) -> Answer:
         if self._answered is not None and self._answered[0] == self._came:
@@ -342,7 +346,7 @@ def _json_lines(body: bytes, is_wanted: Callable[[bytes], bool]) -> Iterator[Any
             try:
                 yield _loads(line)
             except ValueError:
-                if number < len(lines):  # the last one may be cut off
+                if number < len(lines) or body.endswith(b"\n"):  # else it may be cut off
                     yield _UNREADABLE
 
 
