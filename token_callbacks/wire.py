@@ -287,12 +287,16 @@ def _inflated(body: bytes) -> bytes:
 
 
 def _from_brotli(body: bytes) -> bytes:
-    decoded: bytes = importlib.import_module("brotli").Decompressor().process(body)
+    with importing:
+        brotli = importlib.import_module("brotli")
+    decoded: bytes = brotli.Decompressor().process(body)
     return decoded
 
 
 def _from_zstd(body: bytes) -> bytes:
-    decoded: bytes = importlib.import_module("zstandard").ZstdDecompressor().decompressobj().decompress(body)
+    with importing:
+        zstandard = importlib.import_module("zstandard")
+    decoded: bytes = zstandard.ZstdDecompressor().decompressobj().decompress(body)
     return decoded
 
 
