@@ -19,7 +19,7 @@ from token_callbacks.records import CallRecord, Operation, Outcome, Sources, Usa
 from token_callbacks.recovery import recover
 from token_callbacks.sinks.json_files import JsonFiles
 
-from .conftest import Start, disk_full_at, ended, markers, records, size_of, summaries
+from .conftest import Start, disk_full_at, ended, let_all_in, markers, records, size_of, summaries
 
 
 def _open_descriptors() -> int:
@@ -147,9 +147,7 @@ def test_a_deleted_folder_costs_no_line_of_a_counter_that_closes(log_dir: Path) 
 
 def test_a_lost_permission_costs_the_records_of_that_time(start: Start, tmp_path: Path) -> None:
     """Where a program may not write it goes on, and writes again when it may."""
-    tmp_path.chmod(0o777)  # the program gives root's rights away, which would not be stopped
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(0o755)
+    let_all_in(tmp_path)  # the program gives root's rights away, which would not be stopped
 
     assert ["26", "1"] == ended(start("lose_permission", tmp_path, 1))
     assert {3, 7} == {record.usage.prompt_tokens for record in records(tmp_path / "logs")}

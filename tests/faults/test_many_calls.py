@@ -20,7 +20,7 @@ from tests.faults.programs import FILLED
 from token_callbacks import TokenCounter
 from token_callbacks.recovery import recover
 
-from .conftest import Start, Started, disk_full_at, ended, records, size_of
+from .conftest import Start, Started, disk_full_at, ended, let_all_in, records, size_of
 
 CALLS = int(os.environ.get("TOKEN_CALLBACKS_FAULT_CALLS", "2000"))
 TURNS = 20
@@ -155,9 +155,7 @@ def test_a_folder_that_is_deleted_again_and_again_loses_what_was_in_it(counter: 
 
 def test_a_folder_that_may_not_be_written_to_loses_the_calls_of_that_time(start: Start, tmp_path: Path) -> None:
     """Each of them is told as lost, and the sums have all."""
-    tmp_path.chmod(0o777)  # the program gives root's rights away, which would not be stopped
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(0o755)
+    let_all_in(tmp_path)  # the program gives root's rights away, which would not be stopped
 
     assert [str(26 * CALLS), str(CALLS)] == ended(start("lose_permission", tmp_path, CALLS))
     assert {3: 1, 7: CALLS} == _prompts(tmp_path / "logs")
