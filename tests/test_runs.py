@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -235,6 +237,33 @@ def test_a_run_whose_task_is_cancelled_again_while_it_ends_has_its_summary(
 
     assert [(run.run_id, "completed")] == [(record.run_id, record.outcome) for record in memory.records]
     assert ("cancelled", 1) == (memory.summaries[run.run_id].outcome, memory.summaries[run.run_id].calls.llm)
+
+
+def test_jobs_that_start_one_another_from_inside_their_run_are_let_go_of(counter: TokenCounter) -> None:
+    """As a timer set in a run does: it fires in a copy of the run's context, when that run has ended."""
+    begun: list[weakref.ref[Run]] = []
+    held: list[int] = []
+
+    async def jobs() -> None:
+        is_done = asyncio.Event()
+
+        def job() -> None:
+            with counter.run("job") as run:
+                make_call(prompt=3, completion=4)
+                begun.append(weakref.ref(run))
+                if len(begun) < 20:
+                    asyncio.get_running_loop().call_soon(job)
+                    return
+                gc.collect()
+                held.append(sum(each() is not None for each in begun))
+                is_done.set()
+
+        job()
+        await is_done.wait()
+
+    asyncio.run(jobs())
+
+    assert 3 >= held[0]
 
 
 def test_a_closed_counter_says_what_to_do(counter: TokenCounter) -> None:

@@ -202,7 +202,11 @@ def chain_from(scope: Scope | None) -> Iterator[Scope]:
 
 def enter(run: Run, step: str | None) -> Scope:
     """Make a run or step the innermost one of this context."""
-    scope = Scope(run, step, current_scope())
+    outer = current_scope()
+    # A job that starts the next one from inside its run: each would hold all those before it.
+    while outer is not None and outer.run.owner is run.owner and not outer.run.is_open:
+        outer = outer.outer
+    scope = Scope(run, step, outer)
     scope.entered = _innermost.set(scope)
     return scope
 
