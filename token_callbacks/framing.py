@@ -28,7 +28,8 @@ class TextReader:
         with importing:
             from httpx_sse._decoders import SSEDecoder, SSELineDecoder
 
-        self._decode_bytes = codecs.getincrementaldecoder("utf-8-sig")("replace").decode
+            decoder = codecs.getincrementaldecoder("utf-8-sig")  # a module of its own
+        self._decode_bytes = decoder("replace").decode
         self._lines = SSELineDecoder()
         self._events = SSEDecoder()
         self._pending: list[str] = []

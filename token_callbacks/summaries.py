@@ -83,7 +83,7 @@ def _producer() -> Producer:
     with importing:  # not with this file: it costs as much as all the rest
         from importlib.metadata import PackageNotFoundError, version
 
-    try:
-        return Producer(name="token-callbacks", version=version("token-callbacks"))
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return Producer(name="token-callbacks", version="0+unknown")
+        try:  # which imports a parser
+            return Producer(name="token-callbacks", version=version("token-callbacks"))
+        except PackageNotFoundError:  # run from a source tree that was never installed
+            return Producer(name="token-callbacks", version="0+unknown")

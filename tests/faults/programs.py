@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
+import logging.config
 import os
 import signal
 import sys
@@ -301,6 +303,67 @@ def fork_in_import(log_dir: str, module: str) -> None:
     _, status = os.waitpid(child, 0)
     thread.join()
     tell(str(status))
+
+
+def fork_beside_a_lock(log_dir: str) -> None:
+    """Fork while a thread that has logging's lock, which every fork takes, imports something of ours."""
+    has_lock, is_forking = threading.Event(), threading.Event()
+    # At a fork the hooks that came last are first: after the one that comes with an import of ours, before logging's.
+    os.register_at_fork(before=is_forking.set)
+    from token_callbacks.imports import importing
+
+    class Handler(logging.Handler):
+        def __init__(self) -> None:
+            super().__init__()
+            has_lock.set()
+            is_forking.wait(20)
+            with importing:
+                pass
+
+    with importing:
+        pass
+    configuration = {"version": 1, "handlers": {"slow": {"()": Handler}}}
+    thread = threading.Thread(target=logging.config.dictConfig, args=[configuration])
+    thread.start()
+    has_lock.wait(20)
+    signal.alarm(30)  # a fork that hangs
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    thread.join()
+    TokenCounter(log_dir=log_dir).close()
+    tell(str(status))
+
+
+def interrupt_a_waiting_fork(log_dir: str) -> None:
+    """Interrupt a fork that waits for an import of ours."""
+    from token_callbacks.imports import importing
+
+    TokenCounter(log_dir=log_dir).close()
+    is_importing, is_over = threading.Event(), threading.Event()
+
+    def import_slowly() -> None:
+        with importing:
+            is_importing.set()
+            is_over.wait(20)
+
+    thread = threading.Thread(target=import_slowly)
+    thread.start()
+    is_importing.wait(20)
+    interrupt = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+    os.register_at_fork(before=interrupt.start)
+    try:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        is_over.wait(10)
+        tell("not interrupted")
+    except KeyboardInterrupt:
+        tell("interrupted")
+    is_over.set()
+    thread.join()
 
 
 def litellm_and_die(base_url: str, log_dir: str, kind: str, is_forked: str) -> None:
