@@ -9,7 +9,7 @@ import gc
 import subprocess
 import sys
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -217,6 +217,121 @@ def test_a_run_in_a_generator_that_is_dropped_is_not_current_for_its_reader(
     assert (3, 21) == (run.summary.calls.llm, run.summary.total_llm_tokens)
     assert 11 == counter.default_run.summary.total_llm_tokens
     assert {run.run_id} == {it.parent_run_id for it in memory.summaries.values() if it.name == "answer"}
+
+
+def _opened(counter: TokenCounter) -> Iterator[str]:
+    with counter.run("answer"):
+        yield "piece"
+
+
+def _left_inside_a_later_run(counter: TokenCounter) -> None:
+    pieces = _opened(counter)
+    next(pieces)
+    with counter.run("later"):
+        pieces.close()  # type: ignore[attr-defined]
+
+
+def _left_by_another_thread(counter: TokenCounter) -> None:
+    pieces = _opened(counter)
+    next(pieces)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(pieces.close).result()  # type: ignore[attr-defined]
+
+
+def _left_without_its_context(counter: TokenCounter) -> None:
+    scope = counter.run("answer")
+    scope.__enter__()
+    contextvars.Context().run(scope.__exit__, None, None, None)
+
+
+def _left_with_an_error_while_one_inside_is_open(counter: TokenCounter) -> None:
+    outer, inner = counter.run("outer"), counter.run("inner")
+    outer.__enter__()
+    inner.__enter__()
+    outer.__exit__(ValueError, ValueError(), None)
+    inner.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        _left_inside_a_later_run,
+        _left_by_another_thread,
+        _left_without_its_context,
+        _left_with_an_error_while_one_inside_is_open,
+    ],
+)
+def test_a_run_that_was_left_is_nobodys_current_one(
+    counter: TokenCounter, memory: MemorySink, leave: Callable[[TokenCounter], None]
+) -> None:
+    """However it was left: the next call here is none of its."""
+    leave(counter)
+    make_call(prompt=3, completion=4)
+
+    assert [counter.default_run.run_id] == [record.run_id for record in memory.records]
+
+
+def test_what_a_generator_started_in_its_run_stays_in_it_when_it_is_dropped(
+    counter: TokenCounter, memory: MemorySink
+) -> None:
+    """A task has a copy of the context in which the run is current, and may go on calling, as after any run."""
+    started: list[asyncio.Task[None]] = []
+    go_on = asyncio.Event()
+
+    async def call_later() -> None:
+        await go_on.wait()
+        make_call(prompt=3, completion=4)
+
+    async def pieces() -> AsyncIterator[str]:
+        async with counter.run("answer"):
+            started.append(asyncio.create_task(call_later()))
+            yield "piece"
+
+    async def answer() -> None:
+        async for _ in pieces():
+            break
+        await asyncio.sleep(0)  # the loop closes it in its next round
+        await asyncio.sleep(0)
+        make_call(prompt=5, completion=6)
+        go_on.set()
+        await started[0]
+
+    asyncio.run(answer())
+    called = {record.usage.prompt_tokens: memory.summaries.get(record.run_id) for record in memory.records}
+
+    assert called[3] is not None
+    assert "answer" == called[3].name
+    assert called[5] is None  # of the default run, which is open
+
+
+def test_tasks_that_use_one_object_leave_each_its_own_run(counter: TokenCounter, memory: MemorySink) -> None:
+    """The first one that entered is the first one that leaves."""
+    scope, has_entered, has_left = counter.run("shared"), asyncio.Event(), asyncio.Event()
+
+    async def first() -> None:
+        async with scope:
+            await has_entered.wait()
+            make_call(prompt=3, completion=4)
+            raise ValueError
+        raise AssertionError
+
+    async def second() -> None:
+        async with scope:
+            has_entered.set()
+            await has_left.wait()
+            make_call(prompt=5, completion=6)
+
+    async def both() -> None:
+        other = asyncio.create_task(second())
+        with contextlib.suppress(ValueError):
+            await asyncio.create_task(first())
+        has_left.set()
+        await other
+
+    asyncio.run(both())
+
+    told = {(it.outcome, it.llm_prompt_tokens, it.calls.llm) for it in memory.summaries.values()}
+    assert {("failed", 3, 1), ("completed", 5, 1)} == told
 
 
 def test_a_run_whose_task_is_cancelled_again_while_it_ends_has_its_summary(

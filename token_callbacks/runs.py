@@ -176,7 +176,7 @@ class Scope:
         self.entered: contextvars.Token[Scope | None] | None = None
         """While it is the innermost one of a context, or was before others: what tells that context from its copies."""
         self.is_over = False
-        """It was left in another context than it was entered in, and is therefore still the innermost one of that."""
+        """It was left, but not as the innermost one of the context that it was entered in, which still has it."""
 
 
 _innermost: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("token_callbacks_scope", default=None)
@@ -185,11 +185,17 @@ _innermost: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("token
 def current_scope() -> Scope | None:
     """Find the innermost run or step of this context; ``None`` outside of any.
 
-    An async generator that is dropped is closed in a task of its own, and so is what was opened inside it.
+    An async generator that is dropped is closed in a task of its own, and so is what was opened inside it. Its reader
+    is out of that, then; what was started inside it, in a copy of the context, goes on to be of it.
     """
     scope = _innermost.get()
-    while scope is not None and scope.is_over:
-        scope = scope.outer
+    while scope is not None and scope.is_over and scope.entered is not None:
+        try:
+            _innermost.reset(scope.entered)
+        except ValueError:  # in a copy of its context
+            return scope
+        scope.entered = None
+        scope = _innermost.get()
     return scope
 
 
@@ -283,17 +289,19 @@ def leave(scope: Scope, error: BaseException | None) -> None:
     """
     innermost, entered = current_scope(), scope.entered
     if innermost is scope and entered is not None:
-        scope.entered = None
         try:
             _innermost.reset(entered)
         except ValueError:  # in a copy of its context
-            scope.is_over = True
             _innermost.set(scope.outer)
+        else:
+            scope.entered = None
+            return
     elif innermost is not None and error is None and any(link is scope for link in chain_from(innermost)):
         raise RunOrderError(
             f"{_title(scope)} is left while {_title(innermost)}, opened inside it, is still open: leave that one first,"
             " or use `with` blocks, which close in the right order by themselves"
         )
+    scope.is_over = True
 
 
 class Step:
@@ -371,8 +379,12 @@ class RunScope:
     def _leave(self, error: BaseException | None) -> Run | None:
         if not self._entered:
             return None
-        leave(self._entered[-1], error)
-        return self._entered.pop().run
+        # Two tasks may use one object at once: each leaves what is open around itself.
+        mine = (scope for scope in chain_from(current_scope()) if scope in self._entered)
+        scope = next(mine, self._entered[-1])
+        leave(scope, error)
+        self._entered.remove(scope)
+        return scope.run
 
     def __call__(self, function: _F) -> _F:
         """Decorate a function or coroutine function: every call of it is a run.
