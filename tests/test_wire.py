@@ -784,6 +784,29 @@ def test_an_error_is_told_however_it_comes(
     assert not _streamed(SSE, *_pieces(_sse([*CHUNKS, {"error": None}], done=done), size)).tells_error()
 
 
+def test_an_error_that_is_a_part_of_something_else_is_none_of_the_answer() -> None:
+    """A tool that failed, say, after which the model goes on."""
+    failed_tool = {"type": "response.mcp_call.failed", "error": "timed out"}
+
+    assert not _streamed(SSE, _sse([ROLE, failed_tool, *CHUNKS])).tells_error()
+
+
+def test_an_error_is_heard_in_what_is_compressed() -> None:
+    """Whatever the encoding is."""
+    body = gzip.compress(_sse([ROLE, REFUSAL]))
+
+    assert _streamed(SSE, body, content_encoding="gzip").tells_error()
+
+
+def test_who_asks_for_an_error_changes_no_other_answer() -> None:
+    """A broken event is a matter of whoever reads the usage."""
+    evidence = _streamed(SSE, b'data: {"error": {oops}\n\n', _sse(CHUNKS))
+    before = evidence.rules_out_usage()
+    evidence.tells_error()
+
+    assert before is evidence.rules_out_usage()
+
+
 def test_what_was_refused_has_not_begun() -> None:
     """Whatever its body is."""
     evidence = WireEvidence(Operation.CHAT)

@@ -121,9 +121,12 @@ class WireEvidence:
         It may with a status of 200: https://openrouter.ai/docs/api-reference/errors,
         https://docs.anthropic.com/en/api/messages-streaming#error-events. vLLM's goes on with ``[DONE]``.
         """
-        if self._told_error or b'"error"' not in self._body():
+        if self._told_error or not (self._encoding or b'"error"' in self._body()):
             return self._told_error
-        return any(part(event, "error") or part(event, "type") == "error" for event in self._parsed(_may_be_error))
+        was_unreadable = self.is_unreadable
+        told = any(map(_is_error, self._parsed(_may_be_error)))
+        self.is_unreadable = was_unreadable  # what is for whoever reads the usage to say
+        return told
 
     def _read_on_the_way(self) -> None:
         self._most = self._came + _MOST_HELD
@@ -466,6 +469,11 @@ def _may_hold_usage(event: bytes) -> bool:
 
 def _may_be_error(event: bytes) -> bool:
     return b'"error"' in event
+
+
+def _is_error(event: Any) -> bool:
+    kind = part(event, "type")  # of other events an error may be a part, that of a tool say
+    return kind == "error" or (kind is None and bool(part(event, "error")))
 
 
 def _anything(event: bytes) -> bool:  # noqa: ARG001 - as _may_hold_usage
