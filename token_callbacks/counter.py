@@ -359,6 +359,8 @@ class TokenCounter:
             self._write_record(run, draft.record(run.run_id, scope.step))
         if run.ended_at is not None:  # late: the summary is already written and must not stay wrong
             self._reissue(run)
+        if self._unsettled:
+            self._settle_seldom()
 
     def _write_record(self, run: Run, record: CallRecord) -> None:
         self._writing_for = run
@@ -416,6 +418,7 @@ class TokenCounter:
                 if not outer.is_open and (any(run.nested_totals) or not run.totals.is_empty):
                     self._reissue(outer)
                 outer = outer.parent
+            self._settle_seldom()
 
     @contextlib.contextmanager
     def _adding_up(self, run: Run) -> Iterator[None]:
@@ -535,8 +538,7 @@ class TokenCounter:
         """
         if not self._unsettled or self._files is None:
             return
-        begun_at = time.monotonic()
-        with self._files.folder.locked(seconds) as is_ours:
+        with self._files.folder.locked(seconds) as is_ours, self._seldom():
             if not is_ours and seconds:
                 raise TimeoutError("another process holds open/.lock")
             with self._ledger.lock:
@@ -547,16 +549,27 @@ class TokenCounter:
                     elif run.is_part:  # it was entered again meanwhile, and will be left; else its summary tells them
                         again.lost_records += run.lost_records
                         again.internal_errors += run.internal_errors
+                        run.lost_records = run.internal_errors = 0
                     del self._unsettled[run]
-        ended_at = time.monotonic()
-        self._settle_again_at = ended_at + _LATE_SHARE * (ended_at - begun_at)
+
+    def _settle_seldom(self) -> None:
+        if self._settle_again_at <= time.monotonic():
+            self._settle(0.0)
+
+    @contextlib.contextmanager
+    def _seldom(self) -> Iterator[None]:
+        """Put off the next settling for late calls by a multiple of what this one takes."""
+        begun_at = time.monotonic()
+        try:
+            yield
+        finally:
+            ended_at = time.monotonic()
+            self._settle_again_at = ended_at + _LATE_SHARE * (ended_at - begun_at)
 
     def _reissue(self, run: Run) -> None:
         if self._files is not None and (run.is_part or run.is_shared or run.process != os.getpid()):
             self._mark(run)
             self._unsettled[run] = None
-            if self._settle_again_at <= time.monotonic():
-                self._settle(0.0)
         else:
             self._write_summary(run)
 

@@ -12,10 +12,11 @@ import pytest
 
 from tests.calls import make_call, open_call
 from tests.conftest import Loopback
-from token_callbacks import TokenCounter, recovery
+from token_callbacks import CallRecord, TokenCounter, recovery
 from token_callbacks.errors import InvalidArgument
 from token_callbacks.recovery import recover
 from token_callbacks.sinks.log_folder import LogFolder
+from token_callbacks.sinks.memory import MemorySink
 
 from .conftest import Start, disk_full_at, ended, go_on, line_from, markers, records, summaries
 
@@ -157,6 +158,15 @@ def test_joining_in_the_process_that_opened_the_run_leaves_it_open(counter: Toke
     assert 18 == run.summary.total_llm_tokens
 
 
+class _Refusing(MemorySink):
+    is_refusing = False
+
+    def write_record(self, record: CallRecord) -> None:
+        if self.is_refusing:
+            raise OSError("no")
+        super().write_record(record)
+
+
 def test_a_late_call_of_a_run_that_spans_processes_is_added(counter: TokenCounter, log_dir: Path) -> None:
     """It ends after the run and after its summary, which is made anew from the lines."""
     with counter.run("parent") as run:
@@ -166,6 +176,26 @@ def test_a_late_call_of_a_run_that_spans_processes_is_added(counter: TokenCounte
 
     assert 7 == summaries(log_dir)[run.run_id].total_llm_tokens
     assert [] == markers(log_dir)
+
+
+def test_what_a_part_lost_is_told_once(log_dir: Path) -> None:
+    """Also where the part was entered again before its late calls ended."""
+    sink = _Refusing()
+    owner, part = TokenCounter(log_dir=log_dir), TokenCounter(log_dir=log_dir, sinks=[sink])
+    try:
+        with owner.run("owned") as run:
+            with part.join_run(run.token):
+                late = [open_call() for _ in range(4)]
+            with part.join_run(run.token):
+                for call in late:
+                    sink.is_refusing = call is late[0]
+                    make_call(prompt=3, completion=4, call=call)
+                    part._settle_again_at = 0.0
+    finally:
+        part.close()
+        owner.close()
+
+    assert 1 == summaries(log_dir)[run.run_id].lost_records
 
 
 def test_late_calls_of_a_run_that_spans_processes_are_added_together(
@@ -244,6 +274,16 @@ def test_a_child_that_is_forked_during_an_import_of_ours_counts(start: Start, lo
     assert ["0"] == told
     assert 2 == len(summaries(log_dir))
     assert 1 == len({(it.total_llm_tokens, it.internal_errors) for it in summaries(log_dir).values()})
+
+
+def test_an_import_of_ours_under_somebody_elses_lock_stops_no_fork(start: Start, log_dir: Path) -> None:
+    """A fork takes locks that others take at forks, logging's for one: no lock of ours may be held meanwhile."""
+    assert ["0"] == ended(start("fork_beside_a_lock", log_dir))
+
+
+def test_an_interrupt_during_a_forks_wait_is_raised_after_it(start: Start, log_dir: Path) -> None:
+    """Python drops what is raised in a hook of a fork."""
+    assert ["interrupted"] == ended(start("interrupt_a_waiting_fork", log_dir))
 
 
 def test_a_child_that_is_forked_while_runs_are_added_up_keeps_no_lock(counter: TokenCounter, log_dir: Path) -> None:
