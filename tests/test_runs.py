@@ -322,9 +322,9 @@ def test_tasks_that_use_one_object_leave_each_its_own_run(counter: TokenCounter,
             make_call(prompt=5, completion=6)
 
     async def both() -> None:
-        other = asyncio.create_task(second())
+        one, other = asyncio.create_task(first()), asyncio.create_task(second())
         with contextlib.suppress(ValueError):
-            await asyncio.create_task(first())
+            await one
         has_left.set()
         await other
 
