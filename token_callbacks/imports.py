@@ -4,6 +4,8 @@ import _thread
 import os
 import threading
 
+_IMPORT_SECONDS = 10.0
+"""So long a fork waits for imports: that of the prices takes seconds on a busy machine; a child that hangs is worse."""
 _FORK_SECONDS = 2.0
 _SOON_SECONDS = 0.05
 
@@ -13,7 +15,7 @@ class _Importing:
 
     Python's lock of a module that another thread was importing at a fork is locked in the child for ever (3.11 to
     3.14), and so is whoever imports it there. A fork waits until none of ours goes on, and an import until no fork
-    does, 2 s at most: either may hold, or be about to wait for, a lock of somebody else's that the other one needs.
+    does, neither for ever: either may hold, or be about to wait for, a lock of somebody's that the other one needs.
     """
 
     def __init__(self) -> None:
@@ -48,7 +50,7 @@ class _Importing:
         with self._changed:
             self._forking.add(itself)
             try:
-                self._changed.wait_for(lambda: set(self._importing) <= {itself}, _FORK_SECONDS)
+                self._changed.wait_for(lambda: set(self._importing) <= {itself}, _IMPORT_SECONDS)
             except KeyboardInterrupt:  # Python drops what is raised in here
                 self._was_interrupted = True
 
