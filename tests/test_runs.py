@@ -86,6 +86,26 @@ def test_a_run_that_ends_after_the_one_around_it_is_in_that_ones_file(counter: T
     assert outer.summary == written
 
 
+def test_runs_that_end_after_many_around_them_do_not_write_all_of_them_again(
+    counter: TokenCounter, memory: MemorySink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where each of many generators is dropped while the run of the next one is opened already."""
+    written: list[str] = []
+    write = memory.write_summary
+    monkeypatch.setattr(counter, "_summary_writers", [lambda summary: (written.append(summary.run_id), write(summary))])
+    runs, scopes = [], [counter.run(f"run {number}") for number in range(100)]
+    for scope in scopes:
+        runs.append(scope.__enter__())
+        make_call(prompt=3, completion=4)
+    for scope in scopes:
+        contextvars.Context().run(scope.__exit__, None, None, None)
+
+    assert len(written) < 100 * 20  # each of those around each would be 5,050
+    counter.close()
+    nested = [memory.summaries[run.run_id].including_nested.total_llm_tokens for run in runs]
+    assert [7 * number for number in range(100, 0, -1)] == nested
+
+
 def test_async_with_and_gather_keep_runs_apart(counter: TokenCounter) -> None:
     """Concurrent tasks each have their own current run."""
 

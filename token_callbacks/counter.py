@@ -40,7 +40,9 @@ JOINED_RUN_VARIABLE = "TOKEN_CALLBACKS_RUN"
 
 _LOCK_SECONDS = 2.0
 _LATE_SHARE = 20
-"""Late calls have the lines of a run that spans processes read again for one part in so many of the time, at most."""
+"""What ends late has lines read and summaries written again for one part in so many of the time, at most."""
+_NEAREST = 10
+"""Runs around one that ends after them, whose summaries are written again at once; those of the others wait."""
 _MOST_UNWRITTEN = 1000
 _MOST_RECOVERED_BYTES = 64 << 20
 """Of lines that a start may read to sum up the runs of the dead: a third of a second."""
@@ -102,10 +104,12 @@ class TokenCounter:
         """The runs of other processes that this one takes part in."""
         self._unsettled: dict[Run, None] = {}
         """Runs that span processes, left here or called in late, whose summary is to be made anew."""
-        self._settle_again_at = 0.0
-        """On the monotonic clock, in seconds: not before then for another late call."""
+        self._settling = _Seldom()
         self._unwritten: dict[Run, None] = {}
         """Runs whose summary the log folder did not take: it is offered again when another run ends, and at the end."""
+        self._outdated: dict[Run, None] = {}
+        """Runs that ended before many inside them: written again when another run ends, and at the end."""
+        self._rewriting = _Seldom()
         self._is_closed = False
         # Each by itself: one that fails must not keep the others from their part.
         self._record_writers = [sink.write_record for sink in self._sinks]
@@ -247,6 +251,8 @@ class TokenCounter:
         for run in list(self._open_runs):
             is_default = self._outermost is not None and run is self._outermost.run
             self._end_run(run, RunOutcome.COMPLETED if is_default else RunOutcome.CANCELLED)
+        with self._ledger.lock:
+            self._write_outdated()
         self._settle(_LOCK_SECONDS)
         self._write_unwritten()
         for sink in self._sinks:
@@ -412,13 +418,19 @@ class TokenCounter:
         with self._adding_up(run), self._ledger.lock:
             self._write_summary(run)
         with self._ledger.lock:
-            outer = run.parent
+            outer, nearest = run.parent, _NEAREST
             while outer is not None:
                 # Its summary tells of what was used in here, too; where that is nothing, it stays as it is.
                 if not outer.is_open and (any(run.nested_totals) or not run.totals.is_empty):
-                    self._reissue(outer)
+                    if nearest > 0:
+                        self._reissue(outer)
+                    else:
+                        self._outdated[outer] = None
+                    nearest -= 1
                 outer = outer.parent
             self._settle_seldom()
+            if self._outdated and self._rewriting.is_due:
+                self._write_outdated()
 
     @contextlib.contextmanager
     def _adding_up(self, run: Run) -> Iterator[None]:
@@ -449,6 +461,12 @@ class TokenCounter:
         elif len(self._unwritten) < _MOST_UNWRITTEN:
             self._unwritten[run] = None
         self._writing_for = None
+
+    def _write_outdated(self) -> None:
+        with self._rewriting:
+            for run in list(self._outdated):
+                del self._outdated[run]
+                self._reissue(run)
 
     def _write_unwritten(self) -> None:
         waiting, self._unwritten = self._unwritten, {}
@@ -538,7 +556,7 @@ class TokenCounter:
         """
         if not self._unsettled or self._files is None:
             return
-        with self._files.folder.locked(seconds) as is_ours, self._seldom():
+        with self._files.folder.locked(seconds) as is_ours, self._settling:
             if not is_ours and seconds:
                 raise TimeoutError("another process holds open/.lock")
             with self._ledger.lock:
@@ -553,18 +571,8 @@ class TokenCounter:
                     del self._unsettled[run]
 
     def _settle_seldom(self) -> None:
-        if self._settle_again_at <= time.monotonic():
+        if self._settling.is_due:
             self._settle(0.0)
-
-    @contextlib.contextmanager
-    def _seldom(self) -> Iterator[None]:
-        """Put off the next settling for late calls by a multiple of what this one takes."""
-        begun_at = time.monotonic()
-        try:
-            yield
-        finally:
-            ended_at = time.monotonic()
-            self._settle_again_at = ended_at + _LATE_SHARE * (ended_at - begun_at)
 
     def _reissue(self, run: Run) -> None:
         if self._files is not None and (run.is_part or run.is_shared or run.process != os.getpid()):
@@ -632,6 +640,7 @@ class TokenCounter:
         inherited = (*self._open_runs, *self._parts.values())
         self._open_runs = {}
         self._unwritten = {}
+        self._outdated = {}
         self._unsettled = {}
         self._parts = {run.run_id: run for run in inherited}
         for run in inherited:
@@ -654,6 +663,25 @@ class TokenCounter:
 
     def _has_seat(self, call: OpenCall) -> bool:
         return any(seat.participant is self for seat in call.seats)
+
+
+class _Seldom:
+    """Keeps what is done in ``with`` blocks to a part of the time, as far as who does it asks whether it is due."""
+
+    def __init__(self) -> None:
+        self._begun_at = self._again_at = 0.0
+        """In seconds, on the monotonic clock."""
+
+    @property
+    def is_due(self) -> bool:
+        return self._again_at <= time.monotonic()
+
+    def __enter__(self) -> None:
+        self._begun_at = time.monotonic()
+
+    def __exit__(self, *exception: object) -> None:
+        ended_at = time.monotonic()
+        self._again_at = ended_at + _LATE_SHARE * (ended_at - self._begun_at)
 
 
 def _after_fork_in_child() -> None:

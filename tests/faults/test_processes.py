@@ -13,6 +13,7 @@ import pytest
 from tests.calls import make_call, open_call
 from tests.conftest import Loopback
 from token_callbacks import CallRecord, TokenCounter, recovery
+from token_callbacks import counter as counters
 from token_callbacks.errors import InvalidArgument
 from token_callbacks.recovery import recover
 from token_callbacks.sinks.log_folder import LogFolder
@@ -178,8 +179,9 @@ def test_a_late_call_of_a_run_that_spans_processes_is_added(counter: TokenCounte
     assert [] == markers(log_dir)
 
 
-def test_what_a_part_lost_is_told_once(log_dir: Path) -> None:
+def test_what_a_part_lost_is_told_once(log_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the part was entered again before its late calls ended."""
+    monkeypatch.setattr(counters, "_LATE_SHARE", 0)
     sink = _Refusing()
     owner, part = TokenCounter(log_dir=log_dir), TokenCounter(log_dir=log_dir, sinks=[sink])
     try:
@@ -190,7 +192,6 @@ def test_what_a_part_lost_is_told_once(log_dir: Path) -> None:
                 for call in late:
                     sink.is_refusing = call is late[0]
                     make_call(prompt=3, completion=4, call=call)
-                    part._settle_again_at = 0.0
     finally:
         part.close()
         owner.close()
