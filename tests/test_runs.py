@@ -291,37 +291,50 @@ def test_a_run_that_was_left_is_nobodys_current_one(
     assert [counter.default_run.run_id] == [record.run_id for record in memory.records]
 
 
-def test_what_a_generator_started_in_its_run_stays_in_it_when_it_is_dropped(
+def test_what_a_reader_starts_once_it_dropped_a_generator_is_not_in_its_run(
     counter: TokenCounter, memory: MemorySink
 ) -> None:
-    """A task has a copy of the context in which the run is current, and may go on calling, as after any run."""
-    started: list[asyncio.Task[None]] = []
-    go_on = asyncio.Event()
-
-    async def call_later() -> None:
-        await go_on.wait()
-        make_call(prompt=3, completion=4)
+    """Tasks have copies of its context, which never got to know that the run is over."""
 
     async def pieces() -> AsyncIterator[str]:
         async with counter.run("answer"):
-            started.append(asyncio.create_task(call_later()))
             yield "piece"
+
+    async def ask() -> None:
+        make_call(prompt=3, completion=4)
 
     async def answer() -> None:
         async for _ in pieces():
             break
         await asyncio.sleep(0)  # the loop closes it in its next round
         await asyncio.sleep(0)
-        make_call(prompt=5, completion=6)
-        go_on.set()
-        await started[0]
+        await asyncio.gather(ask(), asyncio.to_thread(make_call, prompt=3, completion=4))
 
     asyncio.run(answer())
-    called = {record.usage.prompt_tokens: memory.summaries.get(record.run_id) for record in memory.records}
 
-    assert called[3] is not None
-    assert "answer" == called[3].name
-    assert called[5] is None  # of the default run, which is open
+    assert [counter.default_run.run_id] * 2 == [record.run_id for record in memory.records]
+
+
+def test_a_run_that_was_left_elsewhere_keeps_no_other_one_from_being_left(counter: TokenCounter) -> None:
+    """Neither in the context that still has it nor in a copy of that."""
+    outer, inner = counter.run("outer"), counter.run("inner")
+    run = outer.__enter__()
+    inner.__enter__()
+    contextvars.Context().run(inner.__exit__, None, None, None)
+    contextvars.copy_context().run(outer.__exit__, None, None, None)
+
+    assert not run.is_open
+
+
+def test_a_late_call_is_in_the_files_of_all_runs_around_it(counter: TokenCounter) -> None:
+    """They ended before it, as its own did."""
+    with counter.run("outer") as outer, counter.run("inner"):
+        call = open_call()
+    make_call(prompt=3, completion=4, call=call)
+    assert outer.summary_path is not None
+    written = msgspec.json.decode(outer.summary_path.read_bytes(), type=RunSummary)
+
+    assert 7 == written.including_nested.total_llm_tokens
 
 
 def test_tasks_that_use_one_object_leave_each_its_own_run(counter: TokenCounter, memory: MemorySink) -> None:

@@ -365,6 +365,7 @@ class TokenCounter:
             self._write_record(run, draft.record(run.run_id, scope.step))
         if run.ended_at is not None:  # late: the summary is already written and must not stay wrong
             self._reissue(run)
+            self._reissue_around(run)
         if self._unsettled:
             self._settle_seldom()
 
@@ -418,19 +419,9 @@ class TokenCounter:
         with self._adding_up(run), self._ledger.lock:
             self._write_summary(run)
         with self._ledger.lock:
-            outer, nearest = run.parent, _NEAREST
-            while outer is not None:
-                # Its summary tells of what was used in here, too; where that is nothing, it stays as it is.
-                if not outer.is_open and (any(run.nested_totals) or not run.totals.is_empty):
-                    if nearest > 0:
-                        self._reissue(outer)
-                    else:
-                        self._outdated[outer] = None
-                    nearest -= 1
-                outer = outer.parent
+            if any(run.nested_totals) or not run.totals.is_empty:
+                self._reissue_around(run)
             self._settle_seldom()
-            if self._outdated and self._rewriting.is_due:
-                self._write_outdated()
 
     @contextlib.contextmanager
     def _adding_up(self, run: Run) -> Iterator[None]:
@@ -461,6 +452,20 @@ class TokenCounter:
         elif len(self._unwritten) < _MOST_UNWRITTEN:
             self._unwritten[run] = None
         self._writing_for = None
+
+    def _reissue_around(self, run: Run) -> None:
+        """Write the summaries of those that ended before what is inside them: they tell of that, too."""
+        outer, nearest = run.parent, _NEAREST
+        while outer is not None:
+            if not outer.is_open:
+                if nearest > 0:
+                    self._reissue(outer)
+                else:
+                    self._outdated[outer] = None
+                nearest -= 1
+            outer = outer.parent
+        if self._outdated and self._rewriting.is_due:
+            self._write_outdated()
 
     def _write_outdated(self) -> None:
         with self._rewriting:

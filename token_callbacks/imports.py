@@ -50,7 +50,7 @@ class _Importing:
         with self._changed:
             self._forking.add(itself)
             try:
-                self._changed.wait_for(lambda: set(self._importing) <= {itself}, _IMPORT_SECONDS)
+                self._changed.wait_for(lambda: set(self._importing) <= {itself, *self._forking}, _IMPORT_SECONDS)
             except KeyboardInterrupt:  # Python drops what is raised in here
                 self._was_interrupted = True
 

@@ -186,16 +186,11 @@ def current_scope() -> Scope | None:
     """Find the innermost run or step of this context; ``None`` outside of any.
 
     An async generator that is dropped is closed in a task of its own, and so is what was opened inside it. Its reader
-    is out of that, then; what was started inside it, in a copy of the context, goes on to be of it.
+    is out of that, then, and so is what either of them started: a copy of their context does not tell whose it is.
     """
     scope = _innermost.get()
-    while scope is not None and scope.is_over and scope.entered is not None:
-        try:
-            _innermost.reset(scope.entered)
-        except ValueError:  # in a copy of its context
-            return scope
-        scope.entered = None
-        scope = _innermost.get()
+    while scope is not None and scope.is_over:
+        scope = scope.outer
     return scope
 
 
@@ -289,19 +284,19 @@ def leave(scope: Scope, error: BaseException | None) -> None:
     """
     innermost, entered = current_scope(), scope.entered
     if innermost is scope and entered is not None:
+        scope.entered = None
         try:
             _innermost.reset(entered)
         except ValueError:  # in a copy of its context
             _innermost.set(scope.outer)
         else:
-            scope.entered = None
             return
     elif innermost is not None and error is None and any(link is scope for link in chain_from(innermost)):
         raise RunOrderError(
             f"{_title(scope)} is left while {_title(innermost)}, opened inside it, is still open: leave that one first,"
             " or use `with` blocks, which close in the right order by themselves"
         )
-    scope.is_over = True
+    scope.is_over, scope.entered = True, None
 
 
 class Step:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.calls import make_call
+from tests.open_files import open_files
 from token_callbacks import TokenCounter
 from token_callbacks.ledger import process_ledger
 from token_callbacks.records import CallRecord, Operation, Outcome, Sources, Usage
@@ -20,10 +21,6 @@ from token_callbacks.recovery import recover
 from token_callbacks.sinks.json_files import JsonFiles
 
 from .conftest import Start, disk_full_at, ended, let_all_in, markers, records, size_of, summaries
-
-
-def _open_descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 @pytest.mark.parametrize("room", [0, 1, 300])
@@ -199,31 +196,29 @@ def test_a_file_that_grew_is_followed_by_another(counter: TokenCounter, tmp_path
     """By size and by day; one descriptor is open, and no line is lost or cut on the way."""
     files = JsonFiles(tmp_path / "rotated", rotate_bytes=2000)
     assert counter.default_run.is_open
-    before = _open_descriptors()
     for prompt in range(20):
         files.write_record(_record(counter, prompt, day=3 if prompt < 15 else 4))
-    descriptors = _open_descriptors() - before
+    opened = open_files(tmp_path / "rotated")
     files.close()
     paths = sorted((tmp_path / "rotated").glob("calls-*.jsonl"))
 
-    assert 1 == descriptors
+    assert 1 == len(opened)
     assert 4 < len(paths)
     assert {"03-03", "03-04"} == {path.name[11:16] for path in paths}
     assert all(path.stat().st_size <= 2000 for path in paths)
     assert list(range(20)) == sorted(record.usage.prompt_tokens or 0 for record in records(tmp_path / "rotated"))
 
 
-def test_runs_take_no_descriptor(counter: TokenCounter) -> None:
+def test_runs_take_no_descriptor(counter: TokenCounter, log_dir: Path) -> None:
     """However many are open, one file is."""
-    before = _open_descriptors()
     scopes = [counter.run(f"run {number}") for number in range(50)]
     for scope in scopes:
         scope.__enter__()
-    after = _open_descriptors()
+    opened = open_files(log_dir)
     for scope in reversed(scopes):
         scope.__exit__(None, None, None)
 
-    assert 1 == after - before
+    assert 1 == len(opened)
 
 
 def test_a_rotated_run_is_recovered_from_all_its_files(log_dir: Path) -> None:

@@ -21,6 +21,7 @@ import pytest
 
 from loopback_server import LoopbackServer
 from tests.llama_index.figures import what_is_left
+from tests.open_files import open_files
 from token_callbacks import TokenCounter
 from token_callbacks.records import CallRecord, Outcome, RunSummary
 from token_callbacks.runs import Run
@@ -153,16 +154,3 @@ def _file_of(run: Run) -> RunSummary:
 def workers() -> list[threading.Thread]:
     """List our own threads."""
     return [thread for thread in threading.enumerate() if thread.name == "token_callbacks"]
-
-
-def open_files(folder: Path) -> list[str]:
-    """List the files below a folder that this process has open, where the system tells."""
-    found = []
-    for descriptor in Path("/proc/self/fd").glob("*"):
-        try:
-            target = str(descriptor.readlink())
-        except OSError:  # closed meanwhile
-            continue
-        if target.startswith(str(folder)):
-            found.append(target)
-    return found
