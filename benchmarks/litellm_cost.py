@@ -6,7 +6,6 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import litellm
 from litellm.integrations.custom_logger import CustomLogger
@@ -25,12 +24,10 @@ _TURNS, _STREAM_TURNS = 200, 30
 
 def rows() -> Iterator[Row]:
     """Measure a completion, and a stream of 50 chunks."""
-    from token_callbacks.adapters import litellm as adapter
-
     counter = TokenCounter(log_dir=None, frameworks=("litellm",))
     with LoopbackServer(replies=lambda _: Reply(text="word " * WORDS), stream_usage="always_last") as server:
-        yield _row("completion", functools.partial(call, server, is_streamed=False), adapter, _TURNS)
-        yield _row(f"{WORDS}-chunk stream", functools.partial(call, server, is_streamed=True), adapter, _STREAM_TURNS)
+        yield _row("completion", functools.partial(call, server, is_streamed=False), _TURNS)
+        yield _row(f"{WORDS}-chunk stream", functools.partial(call, server, is_streamed=True), _STREAM_TURNS)
     counter.uninstall()
 
 
@@ -53,9 +50,11 @@ def variant(
     """Measure a call with nobody attached but whom ``prepare`` attaches; ``take_out`` detaches him, if it is not us."""
 
     def seconds() -> float:
+        from token_callbacks.adapters import httpx
         from token_callbacks.adapters import litellm as adapter
 
         adapter.uninstall()
+        httpx.uninstall()
         take_out()
         for name in adapter.CALLBACK_LISTS:
             getattr(litellm, name).clear()
@@ -69,12 +68,21 @@ def variant(
     return seconds
 
 
-def _row(what: str, call: Callable[[], None], adapter: Any, turns: int) -> Row:
+def attach() -> None:
+    """Attach us: what looks at LiteLLM, and what looks at its HTTP client."""
+    from token_callbacks.adapters import httpx
+    from token_callbacks.adapters import litellm as adapter
+
+    httpx.install(process_ledger())
+    adapter.install(process_ledger())
+
+
+def _row(what: str, call: Callable[[], None], turns: int) -> Row:
     timings = side_by_side(
         {
             "none": variant(call, lambda: None),
             "empty": variant(call, lambda: litellm.callbacks.append(CustomLogger())),
-            "ours": variant(call, lambda: adapter.install(process_ledger())),
+            "ours": variant(call, attach),
         },
         turns=turns,
     )

@@ -29,8 +29,6 @@ from benchmarks.side_by_side import Timings, side_by_side
 from benchmarks.tables import Row
 from loopback_server import LoopbackServer, Reply
 from token_callbacks import TokenCounter
-from token_callbacks.adapters import litellm as adapter
-from token_callbacks.ledger import process_ledger
 
 _HISTORY = 10
 _TURNS = 30
@@ -103,7 +101,7 @@ def _litellm(provider: TracerProvider) -> Iterator[Row]:
                     "an empty CustomLogger": lambda: litellm.callbacks.append(CustomLogger()),
                     "OpenInference": lambda: instrumentor.instrument(tracer_provider=provider),
                     "Langfuse": lambda: litellm.callbacks.append("langfuse"),
-                    "ours": lambda: adapter.install(process_ledger()),
+                    "ours": litellm_cost.attach,
                 }.items()
             }
             yield _row(f"LiteLLM over loopback, {what}", side_by_side(variants, turns=_TURNS), 1e3, "ms")
@@ -128,7 +126,7 @@ def _both() -> Iterator[Row]:
 
         def attach_ours() -> None:
             llama_index_cost.set_handlers(hooks.ours)
-            adapter.install(process_ledger())
+            litellm_cost.attach()
 
         plain, messages = llm(), llama_index_cost.history_of(1)
         states = {
