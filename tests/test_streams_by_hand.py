@@ -589,7 +589,8 @@ def test_close_goes_through_to_the_stream(counter: TokenCounter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "outcome"), [(RuntimeError("x"), Outcome.FAILED), (KeyboardInterrupt(), Outcome.CANCELLED)]
+    ("error", "outcome"),
+    [(RuntimeError("x"), Outcome.FAILED), (KeyboardInterrupt(), Outcome.CANCELLED), (SystemExit(3), Outcome.CANCELLED)],
 )
 def test_exceptions_pass_through(
     counter: TokenCounter, memory: MemorySink, error: BaseException, outcome: Outcome

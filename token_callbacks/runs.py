@@ -423,13 +423,15 @@ def outcome_of(error: BaseException | None) -> RunOutcome:
     """Tell a run's outcome from the exception that leaves it."""
     if error is None or (isinstance(error, SystemExit) and not error.code):
         return RunOutcome.COMPLETED
+    if isinstance(error, SystemExit):
+        return RunOutcome.FAILED
     return RunOutcome.CANCELLED if is_cancellation(error) else RunOutcome.FAILED
 
 
 def is_cancellation(error: BaseException) -> bool:
     """Tell whether the exception says that nobody waits for the result any more."""
     # asyncio's CancelledError by name: importing asyncio costs more than this whole package.
-    return isinstance(error, KeyboardInterrupt | GeneratorExit) or any(
+    return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit) or any(
         kind.__name__ == "CancelledError" for kind in type(error).__mro__
     )
 
