@@ -58,6 +58,7 @@ async def _awaited(coroutine: Any) -> None:
 
 
 def _reload() -> None:
+    importlib.reload(sys.modules["token_callbacks.ledger"])
     for name in ADAPTERS:
         if (module := sys.modules.get(f"token_callbacks.adapters.{name}")) is not None:  # what it taps is imported
             importlib.reload(module)

@@ -326,6 +326,18 @@ def test_a_run_that_was_left_elsewhere_keeps_no_other_one_from_being_left(counte
     assert not run.is_open
 
 
+def test_a_run_that_ends_before_a_call_that_was_sent_tells_the_least_that_it_used(counter: TokenCounter) -> None:
+    """Of what is open nobody knows what it uses; once it has ended, it is in."""
+    with counter.run("ends first") as run:
+        call = open_call()
+    assert run.summary_path is not None
+    written = [msgspec.json.decode(run.summary_path.read_bytes(), type=RunSummary)]
+    make_call(prompt=3, completion=4, call=call)
+    written.append(msgspec.json.decode(run.summary_path.read_bytes(), type=RunSummary))
+
+    assert [(0, True), (7, False)] == [(it.total_llm_tokens, it.lower_bound) for it in written]
+
+
 def test_a_late_call_is_in_the_files_of_all_runs_around_it(counter: TokenCounter) -> None:
     """They ended before it, as its own did."""
     with counter.run("outer") as outer, counter.run("inner"):

@@ -494,7 +494,7 @@ class TokenCounter:
             until=self._ledger.clock(),
             internal_errors=run.internal_errors + run.losses_elsewhere[1],
             lost_records=run.lost_records + run.losses_elsewhere[0],
-            has_gaps=run.losses_elsewhere[0] > 0,
+            has_gaps=run.losses_elsewhere[0] > 0 or (not run.is_open and self._ledger.has_sent(_in_run(run))),
             cost=cost,
         )
 

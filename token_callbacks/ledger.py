@@ -749,6 +749,13 @@ class Ledger:
             self._waiting -= 1
         self._close_answered(is_wanted)
 
+    def has_sent(self, is_wanted: Callable[[OpenCall], bool]) -> bool:
+        """Tell whether a wanted call is open that may have been sent: what it uses is in nobody's figures yet."""
+        return any(
+            call.is_open and is_wanted(call) and call.outcome_if_left is not Outcome.NOT_STARTED
+            for call in list(self._under_way)
+        )
+
     async def drain_async(self, is_wanted: Callable[[OpenCall], bool], seconds: float) -> None:
         """Do what ``drain`` does while the event loop, and with it the framework's own end events, goes on."""
         with importing:  # it already is, where somebody awaits this
@@ -990,7 +997,7 @@ _CLOSING_SECONDS = 15.0
 INLINE_CHARACTERS = 8192
 """So much is counted where a call ends; more, by the worker."""
 
-_process_ledger = Ledger()
+_process_ledger: Ledger = globals().get("_process_ledger") or Ledger()
 
 
 def process_ledger() -> Ledger:

@@ -53,7 +53,7 @@ def summed_up(
         # What was under way when a process died was paid for and left no record.
         lower_bound=totals.lower_bound
         or outcome is RunOutcome.INTERRUPTED
-        or has_gaps,  # what has no line is not in it
+        or has_gaps,  # what has no line, or goes on, is not in it
         cost=cost,
         by_model=totals.by_model,
         by_step=totals.by_step,

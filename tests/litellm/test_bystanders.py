@@ -126,6 +126,27 @@ def test_a_fallback_half_way_is_in_the_run_of_its_call(
 
 
 @pytest.mark.usefixtures("counter")
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_run_whose_stream_was_left_tells_the_least_that_it_used(
+    loopback: Any, counter: TokenCounter, *, is_kept: bool
+) -> None:
+    """LiteLLM's objects of it are there until the garbage collector comes: its record is written later."""
+    kept: list[Any] = []
+
+    def leave() -> None:
+        stream: Any = litellm.completion(model=MODEL, messages=MESSAGES, stream=True, **openai(loopback()))
+        next(stream)
+        if is_kept:
+            kept.append(stream)
+
+    with counter.run("left") as run:
+        leave()
+    assert run.summary.lower_bound
+
+    counter.close()
+    assert (1, 1, True) == (run.summary.calls.llm, run.summary.calls.abandoned, run.summary.lower_bound)
+
+
 def test_a_stream_of_a_router_that_is_closed_goes(loopback: Any) -> None:
     """A Router makes a class of its own for each stream, which keeps the stream: whoever keeps that keeps all of it."""
     router = _router(loopback())
