@@ -752,7 +752,10 @@ class Ledger:
     def has_sent(self, is_wanted: Callable[[OpenCall], bool]) -> bool:
         """Tell whether a wanted call is open that may have been sent: what it uses is in nobody's figures yet."""
         return any(
-            call.is_open and is_wanted(call) and call.outcome_if_left is not Outcome.NOT_STARTED
+            call.is_open
+            and is_wanted(call)
+            and call.outcome_if_left is not Outcome.NOT_STARTED
+            and all(inner.ends_with_outer for inner in call.inner)  # else those have the figures, and it gets no record
             for call in list(self._under_way)
         )
 
