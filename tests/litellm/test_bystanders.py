@@ -121,8 +121,9 @@ def test_a_fallback_half_way_is_in_the_run_of_its_call(
         return run.run_id
 
     run_id = asyncio.run(ask())
+    counter.close()  # a busy machine may have the end of the first one told late
 
-    assert [(1, run_id), (2, run_id)] == [(record.attempt, record.run_id) for record in memory.records]
+    assert [(1, run_id), (2, run_id)] == sorted((record.attempt, record.run_id) for record in memory.records)
 
 
 @pytest.mark.usefixtures("counter")
