@@ -70,3 +70,14 @@ class _Importing:
 
 
 importing = _Importing()
+
+
+def version_of(package: str) -> str | None:
+    """Look up the release of a package that is installed; ``None`` where none is, or a copy that nobody installed."""
+    with importing:  # not with this file: it costs as much as all the rest; and the lookup imports a parser
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None

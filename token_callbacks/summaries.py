@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from token_callbacks.imports import importing
+from token_callbacks.imports import version_of
 from token_callbacks.records import Cost, FourTotals, Producer, RunOutcome, RunSummary
 from token_callbacks.totals import Totals
 
@@ -80,10 +80,4 @@ def _including(own: FourTotals, nested: Sequence[int]) -> FourTotals:
 
 @functools.cache
 def _producer() -> Producer:
-    with importing:  # not with this file: it costs as much as all the rest
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:  # which imports a parser
-            return Producer(name="token-callbacks", version=version("token-callbacks"))
-        except PackageNotFoundError:  # run from a source tree that was never installed
-            return Producer(name="token-callbacks", version="0+unknown")
+    return Producer(name="token-callbacks", version=version_of("token-callbacks") or "0+unknown")

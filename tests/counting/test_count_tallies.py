@@ -110,7 +110,7 @@ def test_bundled_vocabularies_count_as_tiktoken(name: str, true_count: Callable[
 
 def test_another_release_is_not_taken_for_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody has held to tiktoken does not count for OpenAI, even if there is nothing else."""
-    monkeypatch.setattr("token_callbacks.counting.vocabularies._installed_release", lambda: "0.23.0")
+    monkeypatch.setattr("token_callbacks.counting.vocabularies.version_of", lambda package: "0.23.0")
 
     assert Vocabularies(folders=tuple).vocabulary("o200k_base") is None
 

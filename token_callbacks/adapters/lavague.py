@@ -34,7 +34,7 @@ from token_callbacks import hooks
 from token_callbacks.binding import bound
 from token_callbacks.charges import Charged
 from token_callbacks.errors import InvalidArgument, UnknownKey
-from token_callbacks.imports import importing
+from token_callbacks.imports import version_of
 from token_callbacks.ledger import Draft, Ledger
 from token_callbacks.records import Operation, RunOutcome
 from token_callbacks.runs import Run, Scope, acting, outcome_of, within
@@ -665,13 +665,8 @@ def _counter_of(agent: Any) -> TokenCounter | None:
 
 @functools.cache
 def _tags() -> Mapping[str, str]:
-    with importing:
-        from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return {"lavague": version("lavague-core")}
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return {}
+    version = version_of("lavague-core")
+    return {} if version is None else {"lavague": version}
 
 
 _once: hooks.Once[_Installed] = globals().get("_once") or hooks.Once(_Installed)

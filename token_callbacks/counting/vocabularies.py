@@ -18,7 +18,7 @@ import msgspec
 from token_callbacks.counting.models import Family
 from token_callbacks.counting.registry import Registration
 from token_callbacks.counting.tallies import Form, by_pieces, fast_tally, tally_by, whole_tally
-from token_callbacks.imports import importing
+from token_callbacks.imports import importing, version_of
 
 logger = logging.getLogger(__name__)
 
@@ -486,19 +486,9 @@ def _prefixed(count: Callable[[str], int], prefix: str) -> Callable[[str], int]:
     return lambda text: count(prefix + text) if text else 0
 
 
-def _installed_release() -> str | None:
-    with importing:  # not with this file: it costs as much as all the rest
-        from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("splintr-rs")
-    except PackageNotFoundError:
-        return None
-
-
 def _bundled_vocabulary(name: str) -> Vocabulary | None:
     bundled = BUNDLED[name]
-    if bundled.release not in (None, _installed_release()):
+    if bundled.release not in (None, version_of("splintr-rs")):
         return None
     try:
         with importing:

@@ -9,7 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from token_callbacks.charges import BAND_STARTS, EXACT, Basis, Charge
-from token_callbacks.imports import importing
+from token_callbacks.imports import version_of
 from token_callbacks.records import Operation, Usage
 
 _MILLION = -6
@@ -82,13 +82,8 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
 @functools.cache
 def with_version(package: str) -> str:
     """Name a source by its package and the release that is installed."""
-    with importing:  # not with this file: it costs as much as all the rest
-        from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:  # a copy inside somebody's tree
-        return package
+    version = version_of(package)
+    return package if version is None else f"{package} {version}"
 
 
 class Ambiguous(LookupError):
