@@ -438,6 +438,24 @@ async def num_aretries(server: LoopbackServer, **options: Any) -> Any:
     return await litellm.acompletion(model=CHAT, messages=MESSAGES, num_retries=1, **openai(server), **options)
 
 
+def with_retries(server: LoopbackServer, **options: Any) -> Any:
+    """Chat, by LiteLLM's own function for it."""
+    return litellm.completion_with_retries(model=CHAT, messages=MESSAGES, num_retries=2, **openai(server), **options)
+
+
+def with_retries_traced(server: LoopbackServer, **options: Any) -> Any:
+    """Chat, by LiteLLM's own function for it, in a trace of the caller's."""
+    return with_retries(server, litellm_trace_id="visit-3", **options)
+
+
+async def with_aretries(server: LoopbackServer, **options: Any) -> Any:
+    """Chat, by LiteLLM's own function for it, which has to be told what to try again."""
+    answer = litellm.acompletion_with_retries(
+        model=CHAT, messages=MESSAGES, num_retries=2, original_function=litellm.acompletion, **openai(server), **options
+    )
+    return await answer
+
+
 def _falling_back(server: LoopbackServer) -> litellm.Router:
     deployments = [
         {"model_name": name, "litellm_params": {"model": f"openai/{name}", **openai(server)}}
@@ -459,6 +477,7 @@ async def router_afallback(server: LoopbackServer, **options: Any) -> Any:
 SECOND_TRIES = (
     *(fallback, afallback, router_retry, router_aretry, retry, aretry),
     *(num_retries, num_aretries, router_fallback, router_afallback),
+    *(with_retries, with_retries_traced, with_aretries),
 )
 
 

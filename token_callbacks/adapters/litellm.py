@@ -23,6 +23,7 @@ Facts about litellm (1.106.2 unless said otherwise) that shape this file:
 - A text completion's stream over OpenAI's SDK is asked for when it is read, wherever that may be; by then the call that
   was begun last may be another one.
 - A ``Router`` has ``_update_kwargs_before_fallbacks`` put ``litellm_trace_id`` into what all its tries are made with.
+  Those of ``completion_with_retries`` and its like have nothing in common, unless ``completion`` asked for them.
 - A stream that breaks is told to hooks on a thread or task of its own, while its reader gets the exception, which
   ``_handle_stream_fallback_error`` raises.
 - A stream that is left half-read is told to nobody. Closing it, which ``CustomStreamWrapper.aclose`` does, is its end;
@@ -132,7 +133,7 @@ class CallState(msgspec.Struct, eq=False, weakref=True):
 class _Tries(str):  # noqa: SLOT000 - its attributes have defaults
     """The trace id of one call of a Router's, which it hands to every try, with what we know of the tries.
 
-    Empty for the tries that LiteLLM makes without a Router, which share one state.
+    Empty where LiteLLM makes them without a Router and is told no trace id: it makes one for each try.
     """
 
     latest: OpenCall | None = None
@@ -591,6 +592,8 @@ class _Installed:
         for name in ("fetch_stream", "fetch_sync_stream"):
             self._patches.wrap(litellm.CustomStreamWrapper, name, self._around_fetch)
         self._patches.wrap(getattr(litellm, "Router", None), "_update_kwargs_before_fallbacks", _around_update_kwargs)
+        for name in ("completion", "acompletion", "responses", "aresponses"):
+            self._patches.wrap(litellm, f"{name}_with_retries", _around_retries)
         # LiteLLM 1.80.17 has no such function: a summary that is read at once may lack a stream that broke.
         self._patches.wrap(litellm.CustomStreamWrapper, "_handle_stream_fallback_error", self._around_stream_error)
         for client in _http_clients():
@@ -624,7 +627,8 @@ class _Installed:
             trace_id = kwargs.get("litellm_trace_id")
             tries = trace_id if isinstance(trace_id, _Tries) else None
             if tries is not None:  # from here on other callbacks are told of it
-                kwargs["litellm_trace_id"] = str(tries)
+                del kwargs["litellm_trace_id"]
+                kwargs |= {"litellm_trace_id": str(tries)} if tries else {}
             result = original(*args, **kwargs)
             if isinstance(result, tuple) and result:
                 self._set_up(result[0], kwargs, tries)
@@ -865,6 +869,19 @@ def _around_update_kwargs(original: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return _update_kwargs_before_fallbacks
+
+
+def _around_retries(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def with_retries(*args: Any, **kwargs: Any) -> Any:
+        # Where LiteLLM asks for it, all share an object; and a function of the caller's need not take what is added.
+        tried = kwargs.get("original_function", original)
+        is_litellms = str(getattr(tried, "__module__", None)).startswith("litellm.")
+        if is_litellms and kwargs.get("litellm_logging_obj") is None:
+            kwargs["litellm_trace_id"] = _Tries(kwargs.get("litellm_trace_id") or "")
+        return original(*args, **kwargs)
+
+    return with_retries
 
 
 def _is_made_by_litellm(options: Mapping[str, Any]) -> bool:
