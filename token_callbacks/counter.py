@@ -414,7 +414,10 @@ class TokenCounter:
             self._open_runs.pop(run, None)
             if self._unwritten:
                 self._write_unwritten()
-        self._settle(0.0)
+        if run.parent is None or run.parent.is_open:
+            self._settle(0.0)
+        else:  # those around it have ended before, and wait for what ends inside them, one after the other
+            self._settle_seldom()
         self._load_prices(run)
         with self._adding_up(run), self._ledger.lock:
             self._write_summary(run)

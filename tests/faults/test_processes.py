@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import errno
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -216,6 +218,33 @@ def test_late_calls_of_a_run_that_spans_processes_are_added_together(
     with counter.run("next"):
         pass
     assert 200 * 7 == summaries(log_dir)[run.run_id].total_llm_tokens
+    assert [] == markers(log_dir)
+
+
+def test_runs_that_span_processes_and_end_before_those_inside_them_are_added_together(
+    counter: TokenCounter, log_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each end tells all those around it something, and reads all lines once for each of them."""
+    monkeypatch.setattr(counters, "_LATE_SHARE", 10**6)
+    settled: list[str] = []
+    settle = recovery.settle
+    monkeypatch.setattr(recovery, "settle", lambda *args: (settled.append(args[1]), settle(*args)))
+    leaving: list[Callable[[], object]] = []
+    context = contextvars.copy_context()
+    for number in range(20):
+        context, scope = context.copy(), counter.run(f"run {number}")
+        assert context.run(scope.__enter__).token
+        context.run(make_call, prompt=3, completion=4)
+        leaving.append(functools.partial(context.run, scope.__exit__, None, None, None))
+    for leave in leaving:
+        leave()
+    during = len(settled)
+    counter.close()
+
+    assert 20 > during
+    assert [7 * number for number in range(1, 21)] == sorted(
+        it.including_nested.total_llm_tokens for it in summaries(log_dir).values()
+    )
     assert [] == markers(log_dir)
 
 
