@@ -12,6 +12,7 @@ Facts about llama-index-core 0.14.25 that shape this file:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
 import functools
@@ -604,7 +605,21 @@ def _was_sent(call: OpenCall) -> bool:
 def _outcome_of_broken_stream(error: BaseException) -> Outcome:
     if isinstance(error, GeneratorExit):
         return Outcome.ABANDONED
-    return Outcome.CANCELLED if is_cancellation(error) else Outcome.FAILED
+    if not is_cancellation(error):
+        return Outcome.FAILED
+    return Outcome.ABANDONED if _is_being_closed() else Outcome.CANCELLED
+
+
+def _is_being_closed() -> bool:
+    """Tell whether the task that runs does nothing but close an async generator, which its reader has dropped.
+
+    An event loop makes such a task, and cancels it with all others where it is about to end.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # there is no loop
+        return False
+    return task is not None and type(task.get_coro()).__name__ == "async_generator_athrow"
 
 
 def _event_handler(tracker: Tracker, ledger: Ledger) -> BaseEventHandler:
