@@ -1,4 +1,4 @@
-"""Calls with everything attached twice, in a process of their own: adapters are loaded again while calls go on.
+"""Calls with everything attached twice, in a process of their own: the package is loaded again while calls go on.
 
 Prints a JSON object: by case, the number of requests that the server saw, and the records of each of two counters.
 """
@@ -23,7 +23,6 @@ from token_callbacks import LiteLLMTokenCallback, TokenCounter
 from token_callbacks.ledger import process_ledger
 from token_callbacks.sinks.memory import MemorySink
 
-ADAPTERS = ("httpx", "aiohttp", "botocore", "litellm", "llama_index")
 MESSAGES = [ChatMessage(role="user", content="When?")]
 
 
@@ -58,10 +57,10 @@ async def _awaited(coroutine: Any) -> None:
 
 
 def _reload() -> None:
-    importlib.reload(sys.modules["token_callbacks.ledger"])
-    for name in ADAPTERS:
-        if (module := sys.modules.get(f"token_callbacks.adapters.{name}")) is not None:  # what it taps is imported
-            importlib.reload(module)
+    """Load it again, but the prices, and first what others are made of last: what is in use is then of all ages."""
+    names = [name for name in sys.modules if name.partition(".")[0] == "token_callbacks" and ".prices" not in name]
+    for name in reversed(names):
+        importlib.reload(sys.modules[name])
 
 
 def _read(answer: Any) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 from token_callbacks import hooks
 from token_callbacks.errors import CounterClosed, InvalidArgument, InvalidPrices, UnknownOption
-from token_callbacks.imports import importing
+from token_callbacks.imports import importing, is_of_class
 from token_callbacks.ledger import Draft, Ledger, OpenCall, Seat, name_of, process_ledger
 from token_callbacks.records import CallRecord, Cost, OpenRun, RunOutcome, RunSummary
 from token_callbacks.runs import JoinScope, Run, RunScope, Scope, chain_from, checked_name, checked_tags, current_scope
@@ -350,7 +350,7 @@ class TokenCounter:
     def note_internal_error(self, seat: Seat | None = None) -> None:
         """Count a fault in the run of a seat, else in the one that is being written, else in the current one."""
         with self._ledger.lock:
-            run = seat.run if isinstance(seat, Scope) else self._writing_for or self._current_scope().run
+            run = seat.run if is_of_class(seat, Scope) else self._writing_for or self._current_scope().run
             run.internal_errors += 1
 
     def take(self, draft: Draft, scope: Scope) -> None:
@@ -692,16 +692,19 @@ class _Seldom:
         self._again_at = ended_at + _LATE_SHARE * (ended_at - self._begun_at)
 
 
+def _open_counters() -> list[TokenCounter]:
+    """List the counters of this process that are open, oldest first."""
+    return [participant for participant in process_ledger().participants if is_of_class(participant, TokenCounter)]
+
+
 def _after_fork_in_child() -> None:
-    for counter in process_ledger().participants:
-        if isinstance(counter, TokenCounter):
-            counter.start_afresh()
+    for counter in _open_counters():
+        counter.start_afresh()
 
 
 def _after_fork_in_parent() -> None:
-    for counter in process_ledger().participants:
-        if isinstance(counter, TokenCounter):
-            counter.share_runs()
+    for counter in _open_counters():
+        counter.share_runs()
 
 
 if hasattr(os, "register_at_fork"):
@@ -710,17 +713,16 @@ if hasattr(os, "register_at_fork"):
 
 def shared_counter(framework: str) -> TokenCounter:
     """Return the newest open counter that takes calls of a framework, or make one for it alone."""
-    for participant in reversed(process_ledger().participants):
-        if isinstance(participant, TokenCounter) and framework in participant.frameworks:
-            return participant
+    for counter in reversed(_open_counters()):
+        if framework in counter.frameworks:
+            return counter
     return TokenCounter(frameworks=(framework,))
 
 
 def uninstall() -> None:
     """Close every counter of this process and take the hooks out of the frameworks."""
-    for participant in process_ledger().participants:
-        if isinstance(participant, TokenCounter):
-            participant.close()
+    for counter in _open_counters():
+        counter.close()
     hooks.detach_all()
 
 
@@ -742,7 +744,7 @@ def _add_to_ancestors(ancestor: Run | None, draft: Draft) -> None:
 
 
 def _in_run(run: Run) -> Callable[[OpenCall], bool]:
-    return lambda call: any(isinstance(seat, Scope) and seat.run is run for seat in call.seats)
+    return lambda call: any(is_of_class(seat, Scope) and seat.run is run for seat in call.seats)
 
 
 def _checked_frameworks(frameworks: object) -> tuple[str, ...]:
@@ -820,9 +822,8 @@ def _import_prices() -> None:
 
     Only for counters that are open by now: one that is closed asks for no prices any more.
     """
-    for participant in process_ledger().participants:
-        if isinstance(participant, TokenCounter):
-            participant.load_prices()
+    for counter in _open_counters():
+        counter.load_prices()
 
 
 def _recover(files: JsonFiles, pricing: Callable[[Totals], Cost | None]) -> None:

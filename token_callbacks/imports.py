@@ -1,8 +1,11 @@
-"""Imports that are done while the program runs, and a fork that must not fall into one."""
+"""Imports that are done while the program runs, and a fork that must not fall into one; what is imported again."""
 
 import _thread
 import os
 import threading
+from typing import TypeGuard, TypeVar
+
+_T = TypeVar("_T")
 
 _IMPORT_SECONDS = 10.0
 """So long a fork waits for imports: that of the prices takes seconds on a busy machine; a child that hangs is worse."""
@@ -81,3 +84,8 @@ def version_of(package: str) -> str | None:
             return version(package)
         except PackageNotFoundError:
             return None
+
+
+def is_of_class(value: object, kind: type[_T]) -> TypeGuard[_T]:
+    """Tell whether an object is of a class, or of the one that was there before its module was loaded again."""
+    return any((it.__module__, it.__qualname__) == (kind.__module__, kind.__qualname__) for it in type(value).__mro__)

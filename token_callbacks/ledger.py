@@ -43,7 +43,7 @@ from token_callbacks.evidence import (
     told_by,
     unsettled,
 )
-from token_callbacks.imports import importing
+from token_callbacks.imports import importing, is_of_class
 from token_callbacks.records import CallRecord, Doubt, Operation, Outcome, Sources, Usage
 from token_callbacks.runs import current_agent
 from token_callbacks.totals import COUNTS, Entry
@@ -636,12 +636,12 @@ class Ledger:
             if reading is None or reading.unreadable:
                 self._note_misfits(evidence, call.operation, teller, receivers[0])
             figures = settle(call.operation, call.model, ending.outcome, evidence, _most_counted_here, told)
-            names = (isinstance(figures, Figures) and figures.names) or _names(evidence)
+            names = (not callable(figures) and figures.names) or _names(evidence)
         except Exception as error:  # noqa: BLE001
             self.note_internal_error(error, "settle")
             figures, names = unsettled(call.operation), NO_NAMES
         ended_at = self.clock()
-        if not isinstance(figures, Figures):
+        if callable(figures):  # not by the class: it may have been loaded again
             count = self.shielded(figures)
             if not counts_here:
                 hand_out = functools.partial(self._hand_out, call, receivers, ending, ended_at, names)
@@ -717,7 +717,7 @@ class Ledger:
     def finish_counting(self, is_wanted: Callable[[OpenCall], bool]) -> None:
         """Close what the host dropped, and count, here and now, what the worker has not begun of the wanted calls."""
         self._close_gone()
-        self._worker.finish(lambda call: isinstance(call, OpenCall) and is_wanted(call))
+        self._worker.finish(lambda call: is_of_class(call, OpenCall) and is_wanted(call))
 
     def call_gone(self, call: OpenCall, outcome: Outcome) -> None:
         """Note, for a finalizer, that the host dropped a call's stream: the next open, drain or summary closes it.

@@ -34,7 +34,7 @@ from token_callbacks import hooks
 from token_callbacks.binding import bound
 from token_callbacks.charges import Charged
 from token_callbacks.errors import InvalidArgument, UnknownKey
-from token_callbacks.imports import version_of
+from token_callbacks.imports import is_of_class, version_of
 from token_callbacks.ledger import Draft, Ledger
 from token_callbacks.records import Operation, RunOutcome
 from token_callbacks.runs import Run, Scope, acting, outcome_of, within
@@ -657,10 +657,10 @@ def _end(visit: _Visit, error: BaseException | None) -> None:
 
 def _counter_of(agent: Any) -> TokenCounter | None:
     counter = part(agent, "token_counter")
-    if isinstance(counter, TokenCounter):
+    if is_of_class(counter, TokenCounter):
         return counter
     view = part(agent, "mm_llm_token_counter")  # 0.2.23 keeps the views
-    return view.counter if isinstance(view, CountView) else None
+    return view.counter if is_of_class(view, CountView) else None
 
 
 @functools.cache

@@ -54,7 +54,7 @@ from token_callbacks.binding import BoundAsyncIterator, BoundIterator
 from token_callbacks.counter import TokenCounter, shared_counter
 from token_callbacks.errors import InvalidArgument
 from token_callbacks.hooks import Once, Patches
-from token_callbacks.imports import importing
+from token_callbacks.imports import importing, is_of_class
 from token_callbacks.ledger import Ledger, OpenCall, Origin, process_ledger, running_for
 from token_callbacks.records import Operation, Outcome
 from token_callbacks.runs import carried, carried_call, is_cancellation
@@ -547,7 +547,7 @@ class LiteLLMTokenCallback(_Hooks):
 
     def __init__(self, counter: TokenCounter | None = None) -> None:
         if counter is not None:
-            if not isinstance(counter, TokenCounter):
+            if not is_of_class(counter, TokenCounter):
                 raise InvalidArgument(f"counter is a TokenCounter or None, not {counter!r}: TokenCounter(log_dir=...)")
             counter.require_open()
         super().__init__()
@@ -625,7 +625,7 @@ class _Installed:
             if not is_registered:
                 self._see_to_registration()
             trace_id = kwargs.get("litellm_trace_id")
-            tries = trace_id if isinstance(trace_id, _Tries) else None
+            tries = trace_id if is_of_class(trace_id, _Tries) else None
             if tries is not None:  # from here on other callbacks are told of it
                 del kwargs["litellm_trace_id"]
                 kwargs |= {"litellm_trace_id": str(tries)} if tries else {}
@@ -864,7 +864,7 @@ def _around_update_kwargs(original: Callable[..., Any]) -> Callable[..., Any]:
         result = original(*args, **kwargs)
         told: Any = kwargs.get("kwargs")
         trace_id = told.get("litellm_trace_id") if isinstance(told, dict) else None
-        if type(trace_id) is str or (isinstance(trace_id, _Tries) and _is_made_by_litellm(told)):
+        if type(trace_id) is str or (is_of_class(trace_id, _Tries) and _is_made_by_litellm(told)):
             told["litellm_trace_id"] = _Tries(trace_id)
         return result
 
@@ -1037,8 +1037,7 @@ def _is_sending(call: OpenCall) -> bool:
 
 
 def _is_state(value: object) -> TypeGuard[CallState]:
-    # By name: a call may have begun before this module, and with it the class, was loaded again.
-    return type(value).__name__ == CallState.__name__
+    return is_of_class(value, CallState)
 
 
 def _do_nothing(*args: Any) -> None:
