@@ -110,7 +110,7 @@ class NoopHandler(BaseEventHandler):
         """Do nothing."""
 
 
-class _Hooks(msgspec.Struct, frozen=True, kw_only=True):
+class Hooks(msgspec.Struct, frozen=True, kw_only=True):
     """The root dispatcher's handlers, event and span, in each of the states that are compared."""
 
     none: tuple[list[Any], list[Any]]
@@ -128,14 +128,14 @@ class _Hooks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def attached() -> Iterator[_Hooks]:
+def attached() -> Iterator[Hooks]:
     """Hook LlamaIndex, and give the handlers of each state."""
     none = handlers_now()
     with tempfile.TemporaryDirectory() as folder:
         in_memory = TokenCounter(log_dir=None, frameworks=("llama_index",))
         in_files = TokenCounter(log_dir=folder, frameworks=("llama_index",))
         ours = handlers_now()
-        yield _Hooks(
+        yield Hooks(
             none=none, noop=([*none[0], NoopHandler()], none[1]), ours=ours, in_memory=in_memory, in_files=in_files
         )
         set_handlers(ours)
@@ -183,7 +183,7 @@ def _answer(usage: CompletionUsage | None) -> ChatResponse:
     return ChatResponse(message=message, raw=raw, additional_kwargs={name: getattr(usage, name) for name in named})
 
 
-def _chunk_rows(hooks: _Hooks, messages: list[ChatMessage]) -> Iterator[Row]:
+def _chunk_rows(hooks: Hooks, messages: list[ChatMessage]) -> Iterator[Row]:
     hooks.seat(hooks.in_memory)
     plain, theirs = replaying(), replaying(LlamaIndexTokenCountingHandler())
     timings = side_by_side(
@@ -208,7 +208,7 @@ def _chunk_rows(hooks: _Hooks, messages: list[ChatMessage]) -> Iterator[Row]:
     )
 
 
-def _wire_row(hooks: _Hooks) -> Row:
+def _wire_row(hooks: Hooks) -> Row:
     """Stream through LlamaIndex's class for OpenAI, so that the tap in httpx sees every event."""
     transport = httpx.MockTransport(_streamed)
     llm = OpenAI(model="gpt-4o-mini", api_key="sk-x", http_client=httpx.Client(transport=transport))
@@ -282,9 +282,7 @@ def per_chunk(llm: LLM, messages: list[ChatMessage], handlers: tuple[list[Any], 
     return seconds
 
 
-def _call_rows(
-    hooks: _Hooks, messages: list[ChatMessage], case: str, *, usage: CompletionUsage | None
-) -> Iterator[Row]:
+def _call_rows(hooks: Hooks, messages: list[ChatMessage], case: str, *, usage: CompletionUsage | None) -> Iterator[Row]:
     theirs, handler = LlamaIndexTokenCountingHandler(), TokenCountingHandler()
     plain, with_theirs, with_handler = (replaying(*extra, usage=usage) for extra in ((), (theirs,), (handler,)))
     nobody, memory, files = (), (hooks.in_memory,), (hooks.in_files,)
@@ -329,7 +327,7 @@ def _call_rows(
 
 
 def make_ready(
-    hooks: _Hooks, handlers: tuple[list[Any], list[Any]], counters: Sequence[TokenCounter], handler: Any = None
+    hooks: Hooks, handlers: tuple[list[Any], list[Any]], counters: Sequence[TokenCounter], handler: Any = None
 ) -> None:
     """Let these handlers and counters, and no others, take part; ``handler`` starts from zero."""
     set_handlers(handlers)

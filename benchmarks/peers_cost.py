@@ -12,6 +12,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import litellm
@@ -45,18 +46,35 @@ def rows() -> Iterator[Row]:
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(_Dropping()))
     yield from _llama_index(provider)
-    yield from _both()
-    yield from _litellm(provider)  # last, as Langfuse's threads go on for a while
+    with _langfuse_at_nobody():  # last, as its threads go on for a while
+        yield from _both(provider)
+        yield from _litellm(provider)
     provider.shutdown()
 
 
-def _llama_index(provider: TracerProvider) -> Iterator[Row]:
+@contextmanager
+def _langfuse_at_nobody() -> Iterator[None]:
+    for name in ("LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY"):
+        os.environ.setdefault(name, "none")
+    os.environ["LANGFUSE_HOST"] = os.environ["LANGFUSE_BASE_URL"] = _NOBODY
+    logging.disable(logging.CRITICAL)  # of nobody listening
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def _spans(hooks: llama_index_cost.Hooks, provider: TracerProvider) -> tuple[list[Any], list[Any]]:
+    """Give the handlers that OpenInference's instrumentor puts into LlamaIndex."""
     instrumentor = LlamaIndexInstrumentor()
+    llama_index_cost.set_handlers(hooks.none)
+    instrumentor.instrument(tracer_provider=provider)
+    spans = llama_index_cost.handlers_now()
+    instrumentor.uninstrument()
+    return spans
+
+
+def _llama_index(provider: TracerProvider) -> Iterator[Row]:
     with llama_index_cost.attached() as hooks:
-        llama_index_cost.set_handlers(hooks.none)
-        instrumentor.instrument(tracer_provider=provider)
-        spans = llama_index_cost.handlers_now()
-        instrumentor.uninstrument()
+        spans = _spans(hooks, provider)
         theirs = TokenCountingHandler()
         messages = llama_index_cost.history_of(_HISTORY)
         plain, counted = llama_index_cost.replaying(), llama_index_cost.replaying(theirs)
@@ -83,10 +101,6 @@ def _llama_index(provider: TracerProvider) -> Iterator[Row]:
 
 
 def _litellm(provider: TracerProvider) -> Iterator[Row]:
-    for name in ("LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY"):
-        os.environ.setdefault(name, "none")
-    os.environ["LANGFUSE_HOST"] = os.environ["LANGFUSE_BASE_URL"] = _NOBODY
-    logging.disable(logging.CRITICAL)  # of nobody listening
     instrumentor = LiteLLMInstrumentor()
     counter = TokenCounter(log_dir=None, frameworks=("litellm",))
     with LoopbackServer(
@@ -105,12 +119,12 @@ def _litellm(provider: TracerProvider) -> Iterator[Row]:
                 }.items()
             }
             yield _row(f"LiteLLM over loopback, {what}", side_by_side(variants, turns=_TURNS), 1e3, "ms")
-    logging.disable(logging.NOTSET)
     counter.uninstall()
 
 
-def _both() -> Iterator[Row]:
-    """Measure LlamaIndex's class over LiteLLM, with our hooks in both."""
+def _both(provider: TracerProvider) -> Iterator[Row]:
+    """Measure LlamaIndex's class over LiteLLM, with our hooks in both, and OpenInference's."""
+    instrumentor = LiteLLMInstrumentor()
     with (
         llama_index_cost.attached() as hooks,
         LoopbackServer(
@@ -118,6 +132,7 @@ def _both() -> Iterator[Row]:
         ) as server,
     ):
         hooks.seat(hooks.in_memory)
+        spans = _spans(hooks, provider)
 
         def llm(*handlers: Any) -> LiteLLM:
             manager = CallbackManager(list(handlers))
@@ -128,19 +143,27 @@ def _both() -> Iterator[Row]:
             llama_index_cost.set_handlers(hooks.ours)
             litellm_cost.attach()
 
+        def attach_openinference() -> None:
+            llama_index_cost.set_handlers(spans)
+            instrumentor.instrument(tracer_provider=provider)
+
+        def take_out() -> None:
+            llama_index_cost.set_handlers(hooks.none)
+            instrumentor.uninstrument()
+
         plain, messages = llm(), llama_index_cost.history_of(1)
         states = {
             "none": (plain, lambda: None),
             "LlamaIndex's TokenCountingHandler": (llm(TokenCountingHandler()), lambda: None),
             "an empty CustomLogger": (plain, lambda: litellm.callbacks.append(CustomLogger())),
+            "OpenInference": (plain, attach_openinference),
+            "Langfuse": (plain, lambda: litellm.callbacks.append("langfuse")),
             "ours": (plain, attach_ours),
         }
         for what, is_streamed in (("chat()", False), (f"{litellm_cost.WORDS}-chunk stream", True)):
             variants = {
                 name: litellm_cost.variant(
-                    functools.partial(_ask, llm, messages, is_streamed=is_streamed),
-                    prepare,
-                    lambda: llama_index_cost.set_handlers(hooks.none),
+                    functools.partial(_ask, llm, messages, is_streamed=is_streamed), prepare, take_out
                 )
                 for name, (llm, prepare) in states.items()
             }
