@@ -20,15 +20,19 @@ Started = subprocess.Popen[bytes]
 Start = Callable[..., Started]
 
 
+def environment() -> dict[str, str]:
+    """Give the environment in which a process finds the tests' own modules."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "examples")])}
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Start one of the programs; whatever of them is left at the end is killed."""
     started: list[Started] = []
 
     def start(name: str, *args: object, **environ: str) -> Started:
-        paths = os.pathsep.join([str(ROOT), str(ROOT / "examples")])
         command = [sys.executable, "-m", "tests.faults.programs", name, *map(str, args)]
-        env = os.environ | {"PYTHONPATH": paths} | environ
+        env = environment() | environ
         started.append(subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
         return started[-1]
 
