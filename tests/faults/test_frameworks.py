@@ -95,10 +95,9 @@ def _figures(record: CallRecord) -> tuple[str | None, int | None, int | None]:
 DEATHS = {"kill": -signal.SIGKILL, "term": -signal.SIGTERM, "exit": 3}
 CALLS = 12
 """So many have been told when a loaded process dies."""
-LOADS = [way for way in WAYS if way != "litellm astream"]
 
 
-@pytest.mark.parametrize(("way", "death"), list(zip(LOADS * 2, cycle(DEATHS), strict=False)))
+@pytest.mark.parametrize(("way", "death"), list(zip(WAYS * 2, cycle(DEATHS), strict=False)))
 def test_a_load_that_dies_keeps_every_call_that_was_returned(
     fork: Fork, loopback: Loopback, log_dir: Path, way: str, death: str
 ) -> None:

@@ -331,6 +331,12 @@ class Listener:
                     outcome = Outcome.FAILED
             self._ledger.close_call(call, outcome=outcome, error=error if outcome is Outcome.FAILED else None)
 
+    def finish_stream(self, logging_obj: Any) -> None:
+        """Close the call of an async stream before its reader is told of its end: LiteLLM's own event comes later."""
+        details = _details_of(logging_obj)
+        if details is not None and (call := self._call(details)) is not None and call.is_answered:
+            self.succeed(details, None)
+
     def break_stream(self, logging_obj: Any, error: BaseException) -> None:
         """Close the call of a stream that broke, before its reader is told: LiteLLM's own event comes later."""
         details = _details_of(logging_obj)
@@ -582,6 +588,7 @@ class _Installed:
         self._set_up_one: Callable[..., CallState | None] = ledger.shielded(_listener.set_up_one)
         self._end_one: Callable[..., None] = ledger.shielded(_listener.end_one)
         self._close_stream: Callable[..., None] = ledger.shielded(_listener.close_stream)
+        self._finish_stream: Callable[..., None] = ledger.shielded(_listener.finish_stream)
         self._break_stream: Callable[..., None] = ledger.shielded(_listener.break_stream)
         self._patches = Patches()
         self._patches.wrap(litellm.utils, "function_setup", self._around_function_setup)
@@ -594,6 +601,8 @@ class _Installed:
         self._patches.wrap(getattr(litellm, "Router", None), "_update_kwargs_before_fallbacks", _around_update_kwargs)
         for name in ("completion", "acompletion", "responses", "aresponses"):
             self._patches.wrap(litellm, f"{name}_with_retries", _around_retries)
+        # It calls stream_chunk_builder on a thread, where no error is under way (1.106.2); older versions have none.
+        self._patches.wrap(litellm.CustomStreamWrapper, "_finalize_completed_stream", self._around_finalize)
         # LiteLLM 1.80.17 has no such function: a summary that is read at once may lack a stream that broke.
         self._patches.wrap(litellm.CustomStreamWrapper, "_handle_stream_fallback_error", self._around_stream_error)
         for client in _http_clients():
@@ -706,6 +715,17 @@ class _Installed:
             return original(stream)
 
         return fetch
+
+    def _around_finalize(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        async def _finalize_completed_stream(stream: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await original(stream, *args, **kwargs)
+            except StopAsyncIteration:
+                self._finish_stream(getattr(stream, "logging_obj", None))
+                raise
+
+        return _finalize_completed_stream
 
     def _around_stream_error(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
