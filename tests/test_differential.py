@@ -10,6 +10,8 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import is_dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -17,8 +19,10 @@ import litellm
 import openai
 import pytest
 from litellm.integrations.custom_logger import CustomLogger
+from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.callbacks.base_handler import BaseCallbackHandler
+from llama_index.core.chat_engine.types import ChatMode
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
@@ -29,14 +33,40 @@ from llama_index.llms.openai import OpenAI
 
 from loopback_server import CANNED, Figures, LoopbackServer, pieces_of
 from token_callbacks import TokenCounter, uninstall
+from token_callbacks.records import Operation
 from token_callbacks.sinks.memory import MemorySink
 
 from .conftest import Loopback
+from .litellm.calls import CHAT, EMBEDDINGS, PLAIN, Case
+from .litellm.calls import STREAMS as LITELLM_STREAMS
+from .litellm.calls import openai as openai_wire
 from .litellm.conftest import LISTS
+from .litellm.test_drain import SECOND_TRIES
+from .llama_index.methods import STRUCTURED
+from .llama_index.test_agents import AGENTS, QUESTION
+from .llama_index.test_engines import CHATS, QUERIES
 from .test_taps import SendingLLM
 
-Trace = list[Any]
-"""What a program saw, in order."""
+
+class Trace:
+    """What a program saw, in the order of each thread and task: they go on side by side."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[tuple[threading.Thread, asyncio.Task[Any] | None], list[Any]] = {}
+
+    def append(self, entry: Any) -> None:
+        """Note what the running code saw."""
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            task = None
+        self._lanes.setdefault((threading.current_thread(), task), []).append(entry)
+
+    @property
+    def lanes(self) -> list[list[Any]]:
+        """What each thread and task saw."""
+        return sorted(self._lanes.values(), key=repr)
+
 
 SHAPED = [{"role": "user", "content": "When?"}]
 MESSAGES = [ChatMessage(role="user", content="When?")]
@@ -57,7 +87,7 @@ class Scene:
 
     def __init__(self, server: LoopbackServer) -> None:
         self.server = server
-        self.trace: Trace = []
+        self.trace = Trace()
         self.here = {"api_base": server.base_url, "api_key": "sk-x", "max_retries": 0}
         self.chat = {"model": "openai/gpt-4o", "messages": SHAPED, **self.here}
         self.handler = _Handler(self.trace)
@@ -70,6 +100,12 @@ class Scene:
     def over(self) -> Any:
         """Give LlamaIndex's class over LiteLLM."""
         return LiteLLM(model="openai/gpt-4o", callback_manager=CallbackManager([self.handler]), **self.here)
+
+    def index(self) -> Any:
+        """Give an index that was made with LlamaIndex's class for OpenAI."""
+        embedding = OpenAIEmbedding(**self.here, embed_batch_size=2)
+        pages = ["When does the library open? At nine.", "The library has three floors.", "Feed the cat."]
+        return VectorStoreIndex.from_documents([Document(text=page) for page in pages], embed_model=embedding)
 
     def saw(self, what: Any) -> None:
         """Note an object that the program got, with all its fields."""
@@ -130,24 +166,36 @@ class _Logger(CustomLogger):
         self._note("failure", kwargs, response_obj)
 
 
-_ID = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8}-[0-9a-f-]{27}|127\.0\.0\.1:\d+|(?<=chatcmpl-)[0-9a-f-]{20,}")
+_ID = re.compile(
+    r"0x[0-9a-f]+|[0-9a-f]{8}-[0-9a-f-]{27}|127\.0\.0\.1:\d+|(?<=chatcmpl-)[0-9a-f-]{20,}"
+    r"|\b(?:msg|fc|call|toolu)_[0-9a-f_-]+|(?<=resp_)[\w=-]{20,}"
+)
 _VARYING = frozenset({"created", "created_at", "_hidden_params", "_response_ms", "date", "headers", "id_", "logprobs"})
 
 
 def _plain(value: Any) -> Any:
     """Take an object apart into its class and its fields; what differs from call to call is left out."""
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
     if isinstance(value, str):
         return _ID.sub("…", value)
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if key not in _VARYING}
+        return {_plain(key): _plain(item) for key, item in value.items() if key not in _VARYING}
     if isinstance(value, list | tuple):
         return [type(value), *map(_plain, value)]
     fields = getattr(value, "model_dump", None)
     if callable(fields):
         own = {name: _plain(item) for name, item in vars(value).items() if name not in _VARYING}
         extra = getattr(value, "__pydantic_extra__", None)
-        return type(value), own, _plain(extra)
-    return value if _is_simple(value) else type(value)
+        return _kind(value), own, _plain(extra)
+    if is_dataclass(value):
+        return _kind(value), _plain(vars(value))
+    return value if _is_simple(value) else _kind(value)
+
+
+def _kind(value: Any) -> str:
+    """Name a class: a Router makes one of its own for each stream."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _is_simple(value: Any) -> bool:
@@ -169,14 +217,14 @@ def _frames(error: BaseException) -> list[str]:
 
 
 def _read(scene: Scene, stream: Any) -> None:
-    scene.trace.append((type(stream), inspect.isgenerator(stream), iter(stream) is stream))
+    scene.trace.append((_kind(stream), inspect.isgenerator(stream), iter(stream) is stream))
     for chunk in stream:
         scene.saw(chunk)
 
 
 async def _aread(scene: Scene, coming: Any) -> None:
     stream = await coming
-    scene.trace.append((type(stream), inspect.isasyncgen(stream)))
+    scene.trace.append((_kind(stream), inspect.isasyncgen(stream)))
     async for chunk in stream:
         scene.saw(chunk)
 
@@ -309,7 +357,7 @@ SCENARIOS: dict[str, Callable[[Scene], Any]] = {
     "both aclose": lambda it: _aclosed(it, it.over().astream_chat(MESSAGES)),
     **_of_both("stream", lambda it, make: _read(it, make())),
     **_of_both("break", lambda it, make: _break(it, make())),
-    **_of_both("never read", lambda it, make: it.trace.append(type(make()))),
+    **_of_both("never read", lambda it, make: it.trace.append(_kind(make()))),
     **_of_both("cut", lambda it, make: _faulty(it, lambda: _read(it, make()), cut_after=3)),
     **_of_both("error event", lambda it, make: _faulty(it, lambda: _read(it, make()), error_after=3)),
     **_of_both("refused stream", lambda it, make: _faulty(it, lambda: _read(it, make()), status=400)),
@@ -324,6 +372,71 @@ for _status in (400, 401, 404, 422, 429, 500, 503):
         f"llama_index status {_status}": lambda it, status=_status: _faulty(
             it, lambda: it.llm().chat(MESSAGES), status=status
         ),
+    }
+
+
+def _of_litellm(case: Case, scene: Scene) -> Any:
+    """Play a way to call LiteLLM."""
+    if not case.is_async:
+        return _tried(scene, lambda: (_read if case.streamed else Scene.saw)(scene, case.answer(scene.server)))
+    answer = case.answer(scene.server)
+    return _atried(scene, _aread(scene, answer) if case.streamed else answer)
+
+
+def _after_a_refusal(case: Case, scene: Scene) -> Any:
+    scene.server.fail_next(status=500)
+    return _of_litellm(case, scene)
+
+
+def completion_with_retries(server: LoopbackServer, **options: Any) -> Any:
+    """Chat, and have LiteLLM try again by tenacity."""
+    return litellm.completion_with_retries(model=CHAT, messages=SHAPED, **openai_wire(server), **options)
+
+
+async def acompletion_with_retries(server: LoopbackServer, **options: Any) -> Any:
+    """Chat, and have LiteLLM try again by tenacity."""
+    return await litellm.acompletion_with_retries(model=CHAT, messages=SHAPED, **openai_wire(server), **options)
+
+
+async def _got(scene: Scene, coming: Awaitable[Any]) -> None:
+    scene.saw(await coming)
+
+
+async def _turns(scene: Scene, agent: Any) -> None:
+    handler = agent.run(QUESTION)
+    scene.saw([event async for event in handler.stream_events()])
+    scene.saw(await handler)
+
+
+for _case in (
+    *PLAIN,
+    *LITELLM_STREAMS,
+    *(each for each in EMBEDDINGS if each.name.partition(" ")[2] in ("", "string")),
+):
+    SCENARIOS[f"litellm {_case.name}"] = partial(_of_litellm, _case)
+for _call in (*SECOND_TRIES, completion_with_retries, acompletion_with_retries):
+    for _streamed in (False, True):
+        _case = Case(f"{_call.__name__}{' streamed' * _streamed}", _call, Operation.CHAT, streamed=_streamed)
+        if _case.name not in ("router_retry streamed", "router_aretry"):  # the Router waits for a second each time
+            SCENARIOS[f"litellm {_case.name} after a refusal"] = partial(_after_a_refusal, _case)
+for _name, _method in STRUCTURED.items():
+    SCENARIOS |= {
+        f"llama_index {_name}": lambda it, call=_method: _got(it, call(it.llm())),
+        f"both {_name}": lambda it, call=_method: _got(it, call(it.over())),
+    }
+for _name, (_ask, _options) in QUERIES.items():
+    SCENARIOS[f"llama_index {_name}"] = lambda it, ask=_ask, options=_options: _got(
+        it, ask(it.index().as_query_engine(llm=it.llm(), **options))
+    )
+for _name, _ask in CHATS.items():
+    SCENARIOS[f"llama_index chat engine {_name}"] = lambda it, ask=_ask: _got(
+        it, ask(it.index().as_chat_engine(ChatMode.CONDENSE_PLUS_CONTEXT, llm=it.llm()))
+    )
+for _name, (_build, _, _) in AGENTS.items():
+    SCENARIOS |= {
+        f"llama_index {_name}": lambda it, build=_build: _turns(it, build(it.llm(), streaming=False)),
+        f"llama_index {_name}, in pieces": lambda it, build=_build: _turns(it, build(it.llm(), streaming=True)),
+        f"both {_name}, in pieces": lambda it, build=_build: _turns(it, build(it.over(), streaming=True)),
     }
 
 MODES = ("asked", "never", "refused")
@@ -375,7 +488,7 @@ def _listening(scene: Scene) -> Iterator[_Logger]:
             getattr(litellm, name)[:] = handlers
 
 
-def _played(scenario: Callable[[Scene], Any], server: LoopbackServer) -> tuple[Trace, list[Any], list[Any]]:
+def _played(scenario: Callable[[Scene], Any], server: LoopbackServer) -> tuple[list[Any], list[Any], list[Any]]:
     scene = Scene(server)
     server.clear()
     server._faults.clear()
@@ -385,11 +498,11 @@ def _played(scenario: Callable[[Scene], Any], server: LoopbackServer) -> tuple[T
         if inspect.isawaitable(outcome):
             asyncio.run(_awaited(outcome))
         for thread in set(threading.enumerate()) - threads:  # LiteLLM tells of some failures on a thread of their own
-            if "failure" in thread.name or thread.name.startswith("Thread-"):
-                thread.join(10)
+            if "failure" in thread.name or ("Thread-" in thread.name and "_connection_worker" not in thread.name):
+                thread.join(10)  # those of a chat engine's SQLite go on as long as it is there
     gc.collect()  # what was left is closed now, and not while a later request holds the lock of its pool
     sent = [(entry.endpoint, entry.model, entry.streamed, entry.status) for entry in server.ledger]
-    return scene.trace, sorted(logger.events, key=repr), sent
+    return scene.trace.lanes, sorted(logger.events, key=repr), sent
 
 
 async def _awaited(coming: Awaitable[Any]) -> Any:
@@ -397,7 +510,9 @@ async def _awaited(coming: Awaitable[Any]) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("name", "mode"), [(name, mode) for name in SCENARIOS for mode in MODES if mode == "asked" or "stream" in name]
+    ("name", "mode"),
+    [(name, mode) for name in SCENARIOS for mode in MODES if mode == "asked" or name.endswith(" stream")]
+    + [(name, "refused") for name in SCENARIOS if name.endswith("completion streamed")],
 )
 def test_a_program_sees_the_same_with_us_as_without(
     loopback: Loopback, memory: MemorySink, name: str, mode: str

@@ -34,23 +34,28 @@ class Case(msgspec.Struct, frozen=True):
 
     def run(self, server: LoopbackServer, **options: Any) -> None:
         """Call once and read the answer to its end."""
-        if inspect.iscoroutinefunction(self.call):
+        if self.is_async:
             asyncio.run(self.read_async(server, **options))
             return
-        answer = self.call(server, **options, **self._stream)
+        answer = self.answer(server, **options)
         for _ in answer if self.streamed else ():
             pass
 
     async def read_async(self, server: LoopbackServer, **options: Any) -> None:
         """Call once, in the running loop, and read the answer to its end."""
-        answer = await self.call(server, **options, **self._stream)
+        answer = await self.answer(server, **options)
         if self.streamed:
             async for _ in answer:
                 pass
 
+    def answer(self, server: LoopbackServer, **options: Any) -> Any:
+        """Call once, and give the answer, or what is to be awaited for it."""
+        return self.call(server, **options, **({"stream": True} if self.streamed else {}))
+
     @property
-    def _stream(self) -> dict[str, bool]:
-        return {"stream": True} if self.streamed else {}
+    def is_async(self) -> bool:
+        """Tell whether the answer is to be awaited."""
+        return inspect.iscoroutinefunction(self.call)
 
 
 def openai(server: LoopbackServer) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from llama_index.core.llms import ChatMessage
@@ -29,33 +29,22 @@ def look_up(place: str) -> str:
 
 TOOL = FunctionTool.from_defaults(look_up)
 
-Call = Callable[[Any], Awaitable[None]]
-
-
-def _drain(items: Iterable[Any]) -> None:
-    for _ in items:
-        pass
-
-
-async def _adrain(items: AsyncIterable[Any]) -> None:
-    async for _ in items:
-        pass
+Call = Callable[[Any], Awaitable[Any]]
+"""Gives what it got: of a stream, a list of all."""
 
 
 def _sync(call: Callable[[Any], Any], *, streams: bool = False) -> Call:
-    async def run(llm: Any) -> None:
+    async def run(llm: Any) -> Any:
         result = call(llm)
-        if streams:
-            _drain(result)
+        return list(result) if streams else result
 
     return run
 
 
 def _async(call: Callable[[Any], Awaitable[Any]], *, streams: bool = False) -> Call:
-    async def run(llm: Any) -> None:
+    async def run(llm: Any) -> Any:
         result = await call(llm)
-        if streams:
-            await _adrain(result)
+        return [it async for it in result] if streams else result
 
     return run
 

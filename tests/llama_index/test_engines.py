@@ -21,8 +21,8 @@ from .figures import llm_figures, llm_truth
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-Ask = Callable[[Any], Awaitable[None]]
-"""Asks an engine once, and reads the answer to its end."""
+Ask = Callable[[Any], Awaitable[Any]]
+"""Asks an engine once, reads the answer to its end, and gives it; a streamed one with its pieces."""
 
 QUESTION = "When does the library open?"
 DOCUMENTS = [Document(text=f"The library's floor {number} opens at {number + 6}.") for number in (1, 2, 3)]
@@ -35,23 +35,22 @@ def server(loopback: Loopback) -> LoopbackServer:
     return loopback(stream_usage="always_last")
 
 
-async def _query(engine: Any) -> None:
-    engine.query(QUESTION)
+async def _query(engine: Any) -> Any:
+    return engine.query(QUESTION)
 
 
-async def _aquery(engine: Any) -> None:
-    await engine.aquery(QUESTION)
+async def _aquery(engine: Any) -> Any:
+    return await engine.aquery(QUESTION)
 
 
-async def _streaming_query(engine: Any) -> None:
-    for _ in engine.query(QUESTION).response_gen:
-        pass
+async def _streaming_query(engine: Any) -> Any:
+    response = engine.query(QUESTION)
+    return response, list(response.response_gen)
 
 
-async def _streaming_aquery(engine: Any) -> None:
+async def _streaming_aquery(engine: Any) -> Any:
     response = await engine.aquery(QUESTION)
-    async for _ in response.async_response_gen():
-        pass
+    return response, [piece async for piece in response.async_response_gen()]
 
 
 QUERIES: dict[str, tuple[Ask, dict[str, Any]]] = {
@@ -64,23 +63,22 @@ QUERIES: dict[str, tuple[Ask, dict[str, Any]]] = {
 }
 
 
-async def _chat(engine: Any) -> None:
-    engine.chat(QUESTION)
+async def _chat(engine: Any) -> Any:
+    return engine.chat(QUESTION)
 
 
-async def _achat(engine: Any) -> None:
-    await engine.achat(QUESTION)
+async def _achat(engine: Any) -> Any:
+    return await engine.achat(QUESTION)
 
 
-async def _stream_chat(engine: Any) -> None:
-    for _ in engine.stream_chat(QUESTION).response_gen:
-        pass
+async def _stream_chat(engine: Any) -> Any:
+    response = engine.stream_chat(QUESTION)
+    return response, list(response.response_gen)
 
 
-async def _astream_chat(engine: Any) -> None:
+async def _astream_chat(engine: Any) -> Any:
     response = await engine.astream_chat(QUESTION)
-    async for _ in response.async_response_gen():
-        pass
+    return response, [piece async for piece in response.async_response_gen()]
 
 
 CHATS: dict[str, Ask] = {
