@@ -40,7 +40,7 @@ from .conftest import Loopback
 from .litellm.calls import CHAT, EMBEDDINGS, PLAIN, Case
 from .litellm.calls import STREAMS as LITELLM_STREAMS
 from .litellm.calls import openai as openai_wire
-from .litellm.conftest import LISTS
+from .litellm.conftest import registered
 from .litellm.test_drain import SECOND_TRIES
 from .llama_index.methods import STRUCTURED
 from .llama_index.test_agents import AGENTS, QUESTION
@@ -477,15 +477,12 @@ def _listening(scene: Scene) -> Iterator[_Logger]:
     root, logger = get_dispatcher(), _Logger()
     events, spans = _instrumented(scene.trace)
     before = root.event_handlers, root.span_handlers
-    lists = {name: list(getattr(litellm, name)) for name in LISTS}
     root.event_handlers, root.span_handlers = [*before[0], events], [*before[1], spans]
-    litellm.callbacks.append(logger)
     try:
-        yield logger
+        with registered(logger):
+            yield logger
     finally:
         root.event_handlers, root.span_handlers = before[0], before[1]
-        for name, handlers in lists.items():
-            getattr(litellm, name)[:] = handlers
 
 
 def _played(scenario: Callable[[Scene], Any], server: LoopbackServer) -> tuple[list[Any], list[Any], list[Any]]:

@@ -9,6 +9,7 @@ import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,18 @@ class Heard(CustomLogger):
     def wait(self) -> str:
         """Wait for the next event."""
         return self.events.get(timeout=120)
+
+
+@contextmanager
+def registered(handler: CustomLogger) -> Iterator[None]:
+    """Have LiteLLM tell a handler, which it copies from list to list, and leave its lists as they were."""
+    lists = {name: list(getattr(litellm, name)) for name in LISTS}
+    litellm.callbacks.append(handler)
+    try:
+        yield
+    finally:
+        for name, handlers in lists.items():
+            getattr(litellm, name)[:] = handlers
 
 
 @pytest.fixture
