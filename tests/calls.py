@@ -10,6 +10,12 @@ from token_callbacks.records import Operation, Outcome
 from token_callbacks.usage import Misfits, Reading, misfits_in_first, read_usage
 
 
+class OwnString(str):
+    """A string of a class of its own, as numpy and readers of TOML hand out."""
+
+    __slots__ = ()
+
+
 class Told:
     """Evidence that holds a provider's usage payload, or none."""
 

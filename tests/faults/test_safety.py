@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.calls import make_call
+from tests.calls import OwnString, make_call
 from token_callbacks import TokenCounter
 from token_callbacks.cli import main
 from token_callbacks.errors import InvalidArgument
@@ -30,6 +30,8 @@ ODD_NAMES = [
     ".",
     '"}\n{"',
     "\x1b[2J",
+    OwnString("nightly"),
+    OwnString("\ud83d"),
 ]
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import threading
 from collections import Counter
-from operator import attrgetter
+from operator import attrgetter, itemgetter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.calls import OwnString
 from token_callbacks import TokenCounter
 from token_callbacks.adapters.litellm import RUN_KEY
 from token_callbacks.sinks.memory import MemorySink
@@ -25,6 +28,18 @@ def test_session_and_tags_are_in_the_record(loopback: Any, counter: TokenCounter
 
     [record] = memory.records
     assert ("visit-3", ["search", "night"]) == (record.session_id, record.tags)
+
+
+def test_session_and_tags_of_a_class_of_their_own_are_in_the_line(
+    loopback: Any, counter: TokenCounter, log_dir: Path
+) -> None:
+    """As numpy and readers of TOML hand strings out: the line is written all the same."""
+    with counter.run("tagged"):
+        completion(loopback(), metadata={"session_id": OwnString("visit-3"), "tags": [OwnString("search")]})
+
+    [path] = log_dir.glob("calls-*.jsonl")
+    [line] = path.read_text().splitlines()
+    assert ("visit-3", ["search"]) == itemgetter("session_id", "tags")(json.loads(line))
 
 
 def test_what_is_no_tag_is_left_out(loopback: Any, counter: TokenCounter, memory: MemorySink) -> None:

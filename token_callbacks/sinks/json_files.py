@@ -38,7 +38,7 @@ class JsonFiles:
         self.folder = LogFolder(log_dir)
         self.writer = new_writer()
         self._rotate_bytes = rotate_bytes
-        self._encoder = msgspec.json.Encoder()
+        self._encoder = msgspec.json.Encoder(enc_hook=_plain_string)
         self._markers: dict[str, OpenRun] = {}
         self._told: dict[str, tuple[int, int]] = {}
         """The losses in the marks of runs that are done here; a run that is joined again is marked again."""
@@ -160,7 +160,7 @@ class JsonFiles:
         try:
             return self._encoder.encode(value)
         except UnicodeEncodeError:  # half a surrogate pair, which a name or a foreign payload may hold
-            return self._encoder.encode(_without_surrogates(msgspec.to_builtins(value)))
+            return self._encoder.encode(_without_surrogates(msgspec.to_builtins(value, enc_hook=_plain_string)))
 
 
 class _CallsFile:
@@ -230,6 +230,13 @@ class _CallsFile:
 def _identity(descriptor: int) -> tuple[int, int]:
     found = os.fstat(descriptor)
     return found.st_dev, found.st_ino
+
+
+def _plain_string(value: object) -> str:
+    """Take the text out of a string of a class of its own, as numpy and TOML readers hand out, for msgspec."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise NotImplementedError  # msgspec names the class
 
 
 def _without_surrogates(value: Any) -> Any:
