@@ -147,13 +147,16 @@ def test_somebody_elses_json_is_told(tmp_path: Path) -> None:
 
 
 def test_a_pipe_a_broken_link_and_a_folder_stop_nothing(tmp_path: Path) -> None:
-    """What cannot be read is passed over; nothing blocks."""
-    write(tmp_path, [record(0)])
+    """What cannot be read is passed over; nothing blocks, as DuckDB would at a pipe that it was told to read."""
+    path = write(tmp_path, [record(0)])
     os.mkfifo(tmp_path / "calls-pipe.jsonl")
     (tmp_path / "calls-link.jsonl").symlink_to(tmp_path / "gone")
     (tmp_path / "calls-folder.jsonl").mkdir()
 
-    assert ["call-0"] == [each.call_id for each in load(tmp_path).records()]
+    logs = load(tmp_path)
+
+    assert ["call-0"] == [each.call_id for each in logs.records()]
+    assert [str(path)] == [file.path for file in logs.files]
 
 
 def test_junk_in_runs_and_open_is_passed_over(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Disk:
     """This machine's file systems."""
 
     def entries(self, folder: str) -> list[Entry]:
-        """List a folder, by name; empty where there is none."""
+        """List the files and folders of a folder, by name; empty where there is none. Pipes and devices are neither."""
         try:
             with os.scandir(folder) as found:
                 return sorted(self._entries(found))
@@ -89,7 +89,8 @@ class Disk:
         for entry in found:
             try:
                 is_folder = entry.is_dir()
-                yield Entry(entry.path, 0 if is_folder else entry.stat().st_size, is_folder)
+                if is_folder or entry.is_file():  # a pipe could block whoever reads it for ever, as DuckDB would
+                    yield Entry(entry.path, 0 if is_folder else entry.stat().st_size, is_folder)
             except OSError:  # a link to nowhere, or tidied away meanwhile
                 continue
 
