@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.util import find_spec
 from typing import Any
 
@@ -55,6 +56,25 @@ def test_a_stream_is_one_record_with_the_reported_figures(
     summary = _run_once(counter, server, case)
 
     _assert_equals_ledger(server, memory, case, summary)
+
+
+@pytest.mark.parametrize("case", _marked(PLAIN + EMBEDDINGS + STREAMS))
+def test_a_call_is_recorded_before_its_caller_goes_on(
+    loopback: Any, counter: TokenCounter, memory: MemorySink, case: Case
+) -> None:
+    """The process may die in the next moment, long before LiteLLM tells of the end by its own events."""
+    server = loopback(stream_usage="always_last")
+
+    async def read() -> list[CallRecord]:
+        await case.read_async(server)
+        return list(memory.records)
+
+    if case.is_async:
+        [record] = asyncio.run(read())
+    else:
+        case.run(server)
+        [record] = memory.records
+    assert Outcome.COMPLETED is record.outcome
 
 
 @pytest.mark.parametrize("usage", ["absent", "zero"])
