@@ -34,6 +34,7 @@ WAYS = [
     f"{framework} {how}" for framework in ("litellm", "llama_index") for how in ("call", "stream", "acall", "astream")
 ]
 WORKERS = 2
+IMPORTED_BY_CALLS = ("httpcore", "litellm.proxy._types", "openai.resources")
 WAITING = {"sync.py": "read", "selectors.py": "select"}
 """Where the main thread is while it waits for a server: in httpcore's, or in asyncio's."""
 
@@ -149,7 +150,7 @@ def _ask_in_every_way(base_url: str) -> None:
 def forkserver(base_url: str, log_dir: str) -> None:
     """Have a pool of workers that are forked from a server of their own take part in a run, and tell its sum."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.frameworks"])
+    context.set_forkserver_preload(["tests.faults.frameworks", *IMPORTED_BY_CALLS])
     counter = TokenCounter(log_dir=log_dir)
     with counter.run("pool") as run:
         _ask_in_every_way(base_url)
@@ -161,7 +162,7 @@ def forkserver(base_url: str, log_dir: str) -> None:
 
 def fork_on_request() -> tuple[str, list[str]]:
     """Fork a process for each request, tell its id, and at its end its status; return in those processes."""
-    for module in ("httpcore", "litellm.proxy._types", "openai.resources"):  # what the first call would import
+    for module in IMPORTED_BY_CALLS:
         importlib.import_module(module)
 
     channel = socket.socket(fileno=int(sys.argv[1]))

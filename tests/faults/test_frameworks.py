@@ -47,7 +47,7 @@ class Forked:
         """Wait for its end; return what was not read yet, and its errors."""
         with self.stdin, self.stdout, self._errors:
             told = self.stdout.read()
-            self.returncode = self.returncode or int(self._channel.recv(99))
+            self.returncode = int(self._channel.recv(99))
             self._errors.seek(0)
             return told, self._errors.read()
 
