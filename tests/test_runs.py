@@ -9,7 +9,7 @@ import gc
 import subprocess
 import sys
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -289,6 +289,50 @@ def test_a_run_that_was_left_is_nobodys_current_one(
     make_call(prompt=3, completion=4)
 
     assert [counter.default_run.run_id] == [record.run_id for record in memory.records]
+
+
+@pytest.mark.parametrize(
+    "is_closed",
+    [
+        True,
+        pytest.param(
+            False,
+            marks=pytest.mark.xfail(strict=True, reason="a copy of the context does not tell who made it"),
+        ),
+    ],
+)
+def test_what_a_generator_began_in_its_run_stays_in_it(
+    counter: TokenCounter, memory: MemorySink, is_closed: bool
+) -> None:
+    """An agent goes on when the browser has left, its reader closed the generator or dropped it."""
+    started: list[asyncio.Task[None]] = []
+    go_on = asyncio.Event()
+
+    async def call_later() -> None:
+        await go_on.wait()
+        make_call(prompt=3, completion=4)
+
+    async def pieces() -> AsyncGenerator[str, None]:
+        async with counter.run("answer"):
+            started.append(asyncio.create_task(call_later()))
+            yield "piece"
+
+    async def answer() -> None:
+        answering = pieces()
+        async for _ in answering:
+            break
+        if is_closed:
+            await answering.aclose()
+        del answering
+        await asyncio.sleep(0)  # the loop closes it in its next round
+        await asyncio.sleep(0)
+        go_on.set()
+        await started[0]
+
+    asyncio.run(answer())
+    [record] = memory.records
+
+    assert ["answer"] == [it.name for it in memory.summaries.values() if it.run_id == record.run_id]
 
 
 def test_what_a_reader_starts_once_it_dropped_a_generator_is_not_in_its_run(
