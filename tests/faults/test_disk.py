@@ -209,6 +209,16 @@ def test_a_file_that_grew_is_followed_by_another(counter: TokenCounter, tmp_path
     assert list(range(20)) == sorted(record.usage.prompt_tokens or 0 for record in records(tmp_path / "rotated"))
 
 
+def test_a_clock_that_is_set_back_loses_no_line(counter: TokenCounter, tmp_path: Path) -> None:
+    """Past midnight it falls behind it, and files grow full before it comes there again."""
+    files = JsonFiles(tmp_path / "rotated", rotate_bytes=2000)
+    for prompt, day in enumerate([3] * 5 + [4] * 5 + [3] * 15 + [4] * 5):
+        files.write_record(_record(counter, prompt, day=day))
+    files.close()
+
+    assert list(range(30)) == sorted(record.usage.prompt_tokens or 0 for record in records(tmp_path / "rotated"))
+
+
 def test_runs_take_no_descriptor(counter: TokenCounter, log_dir: Path) -> None:
     """However many are open, one file is."""
     scopes = [counter.run(f"run {number}") for number in range(50)]

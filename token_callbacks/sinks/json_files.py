@@ -122,7 +122,8 @@ class JsonFiles:
 
     def _open_file(self, moment: datetime | None = None) -> None:
         # The next file is there and locked before the last one goes: a writer that lives always holds a lock.
-        day = self._day if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d}"
+        # And where the clock was set back, no day comes twice: its files are there.
+        day = self._day if moment is None else max(self._day, f"{moment.astimezone(UTC):%Y-%m-%d}")
         is_there = self._is_there()
         self._number = self._number + 1 if day == self._day else 1
         self._day = day
