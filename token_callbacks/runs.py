@@ -12,16 +12,21 @@ import contextvars
 import functools
 import inspect
 import os
+import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from token_callbacks.errors import InvalidArgument, RunOrderError
 from token_callbacks.imports import importing
 from token_callbacks.records import Cost, RunOutcome, RunSummary
 from token_callbacks.totals import Totals
+
+if TYPE_CHECKING:
+    import asyncio
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -165,7 +170,7 @@ class Run:
 class Scope:
     """One link in the chain of open runs and steps; also the seat that a counter takes in a call made there."""
 
-    __slots__ = ("entered", "is_over", "outer", "participant", "run", "step")
+    __slots__ = ("entered", "is_over", "outer", "participant", "reader", "run", "step")
 
     def __init__(self, run: Run, step: str | None, outer: Scope | None) -> None:
         self.run = run
@@ -177,6 +182,8 @@ class Scope:
         """While it is the innermost one of a context, or was before others: what tells that context from its copies."""
         self.is_over = False
         """It was left, but not as the innermost one of the context that it was entered in, which still has it."""
+        self.reader: weakref.ref[asyncio.Task[Any]] | None = None
+        """The task that entered it, if any; where it was left otherwise than by a generator that was dropped, none."""
 
 
 _innermost: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("token_callbacks_scope", default=None)
@@ -186,12 +193,38 @@ def current_scope() -> Scope | None:
     """Find the innermost run or step of this context; ``None`` outside of any.
 
     An async generator that is dropped is closed in a task of its own, and so is what was opened inside it. Its reader
-    is out of that, then, and so is what either of them started: a copy of their context does not tell whose it is.
+    is out of that, then, and so is what either of them started: a copy of their context does not tell whose it is. Once
+    the reader has ended, as a web server's does when the browser leaves, what goes on is what was started inside.
     """
     scope = _innermost.get()
-    while scope is not None and scope.is_over:
+    while scope is not None and scope.is_over and not _has_lost_its_reader(scope):
         scope = scope.outer
     return scope
+
+
+def _has_lost_its_reader(scope: Scope) -> bool:
+    if scope.reader is None:
+        return False
+    reader = scope.reader()
+    return reader is None or reader.done()
+
+
+def running_task() -> asyncio.Task[Any] | None:
+    """Find the task that this code is a part of; ``None`` outside of any."""
+    module = sys.modules.get("asyncio")  # not imported for it: that costs more than this whole package
+    try:
+        return None if module is None else module.current_task()
+    except RuntimeError:  # no loop runs here
+        return None
+
+
+def is_closing_generator() -> bool:
+    """Tell whether the task that runs does nothing but close an async generator, which its reader has dropped.
+
+    An event loop makes such a task, and cancels it with all others where it is about to end.
+    """
+    task = running_task()
+    return task is not None and type(task.get_coro()).__name__ == "async_generator_athrow"
 
 
 def chain_from(scope: Scope | None) -> Iterator[Scope]:
@@ -209,6 +242,8 @@ def enter(run: Run, step: str | None) -> Scope:
         outer = outer.outer
     scope = Scope(run, step, outer)
     scope.entered = _innermost.set(scope)
+    task = running_task()
+    scope.reader = None if task is None else weakref.ref(task)
     return scope
 
 
@@ -297,6 +332,8 @@ def leave(scope: Scope, error: BaseException | None) -> None:
             " or use `with` blocks, which close in the right order by themselves"
         )
     scope.is_over, scope.entered = True, None
+    if not is_closing_generator():
+        scope.reader = None
 
 
 class Step:

@@ -12,7 +12,6 @@ Facts about llama-index-core 0.14.25 that shape this file:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 import functools
@@ -61,7 +60,7 @@ from token_callbacks.ledger import (
     runs_for,
 )
 from token_callbacks.records import Operation, Outcome
-from token_callbacks.runs import is_cancellation
+from token_callbacks.runs import is_cancellation, is_closing_generator
 from token_callbacks.usage import (
     Misfits,
     Reading,
@@ -607,19 +606,7 @@ def _outcome_of_broken_stream(error: BaseException) -> Outcome:
         return Outcome.ABANDONED
     if not is_cancellation(error):
         return Outcome.FAILED
-    return Outcome.ABANDONED if _is_being_closed() else Outcome.CANCELLED
-
-
-def _is_being_closed() -> bool:
-    """Tell whether the task that runs does nothing but close an async generator, which its reader has dropped.
-
-    An event loop makes such a task, and cancels it with all others where it is about to end.
-    """
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # there is no loop
-        return False
-    return task is not None and type(task.get_coro()).__name__ == "async_generator_athrow"
+    return Outcome.ABANDONED if is_closing_generator() else Outcome.CANCELLED
 
 
 def _event_handler(tracker: Tracker, ledger: Ledger) -> BaseEventHandler:
