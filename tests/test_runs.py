@@ -376,6 +376,49 @@ def test_what_a_reader_starts_once_it_dropped_a_generator_is_not_in_its_run(
     assert [counter.default_run.run_id] * 2 == [record.run_id for record in memory.records]
 
 
+def test_a_dropped_generator_leaves_nothing_in_the_context_of_a_reader_that_has_ended(
+    counter: TokenCounter, memory: MemorySink
+) -> None:
+    """A test's is that of its fixtures, and a notebook's of its next cell."""
+    outer = counter.run("outer")
+
+    async def pieces() -> AsyncGenerator[str, None]:
+        async with counter.run("answer"):
+            yield "piece"
+
+    async def ask() -> None:
+        make_call(prompt=3, completion=4)
+
+    context = contextvars.copy_context()
+    with asyncio.Runner() as runner:
+        run = runner.run(outer.__aenter__(), context=context)  # type: ignore[arg-type]  # it is a coroutine
+        runner.run(_drop(pieces()), context=context)
+        runner.run(ask(), context=context)
+        runner.run(outer.__aexit__(None, None, None), context=context)  # type: ignore[arg-type]
+
+    assert [run.run_id] == [record.run_id for record in memory.records]
+    assert not run.is_open
+
+
+def test_a_dropped_generator_keeps_no_run_around_it_from_being_left(counter: TokenCounter) -> None:
+    """In a copy of its reader's context, neither, though the reader has ended."""
+    outer = counter.run("outer")
+
+    async def pieces() -> AsyncGenerator[str, None]:
+        async with counter.run("answer"):
+            yield "piece"
+
+    async def answer() -> tuple[Run, contextvars.Context]:
+        run = outer.__enter__()
+        await _drop(pieces())
+        return run, contextvars.copy_context()
+
+    run, copied = asyncio.run(answer())
+    copied.run(outer.__exit__, None, None, None)
+
+    assert not run.is_open
+
+
 def test_a_run_that_was_left_elsewhere_keeps_no_other_one_from_being_left(counter: TokenCounter) -> None:
     """Neither in the context that still has it nor in a copy of that."""
     outer, inner = counter.run("outer"), counter.run("inner")

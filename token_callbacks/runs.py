@@ -197,9 +197,29 @@ def current_scope() -> Scope | None:
     the reader has ended, as a web server's does when the browser leaves, what goes on is what was started inside.
     """
     scope = _innermost.get()
-    while scope is not None and scope.is_over and not _has_lost_its_reader(scope):
-        scope = scope.outer
+    while scope is not None and scope.is_over:
+        if _is_restored_around(scope):
+            scope = _innermost.get()
+        elif _has_lost_its_reader(scope):
+            break
+        else:
+            scope = scope.outer
     return scope
+
+
+def _is_restored_around(scope: Scope) -> bool:
+    """Restore what was innermost before, where this is the context that the scope was entered in, and no copy of it.
+
+    Its reader's, that is; and of whatever goes on in that context when the reader's task has ended.
+    """
+    if scope.entered is None:
+        return False
+    try:
+        _innermost.reset(scope.entered)
+    except (ValueError, RuntimeError):  # a copy; and where another thread, whose context it is, has just done so
+        return False
+    scope.entered = None
+    return True
 
 
 def _has_lost_its_reader(scope: Scope) -> bool:
@@ -317,23 +337,19 @@ def leave(scope: Scope, error: BaseException | None) -> None:
     Left in another context than it was entered in (an async fixture, a framework's dependency), there is nothing to
     restore here. While an exception is on its way to the host, it goes first.
     """
-    innermost, entered = current_scope(), scope.entered
-    if innermost is scope and entered is not None:
-        scope.entered = None
-        try:
-            _innermost.reset(entered)
-        except ValueError:  # in a copy of its context
-            _innermost.set(scope.outer)
-        else:
+    innermost = next((link for link in chain_from(current_scope()) if not link.is_over), None)
+    if innermost is scope and scope.entered is not None:
+        if _is_restored_around(scope):
             return
+        _innermost.set(scope.outer)  # in a copy of its context
     elif innermost is not None and error is None and any(link is scope for link in chain_from(innermost)):
         raise RunOrderError(
             f"{_title(scope)} is left while {_title(innermost)}, opened inside it, is still open: leave that one first,"
             " or use `with` blocks, which close in the right order by themselves"
         )
-    scope.is_over, scope.entered = True, None
+    scope.is_over = True
     if not is_closing_generator():
-        scope.reader = None
+        scope.entered = scope.reader = None
 
 
 class Step:
