@@ -510,6 +510,30 @@ def test_each_try_is_a_record(loopback: Any, counter: TokenCounter, memory: Memo
     assert (2, 1) == (run.summary.calls.llm, run.summary.calls.failed)
 
 
+def test_calls_that_are_tried_again_together_are_calls_of_their_own(
+    loopback: Any, counter: TokenCounter, memory: MemorySink
+) -> None:
+    """What LiteLLM is told to try again may make several calls: none is an attempt at another one."""
+    server = loopback()
+    here = {"api_base": server.base_url, "api_key": "sk-loopback"}
+    with counter.run("batch"):
+        litellm.completion_with_retries(
+            model=CHAT, messages=[MESSAGES, MESSAGES], original_function=litellm.batch_completion, **here
+        )
+
+    assert [1, 1] == [record.attempt for record in memory.records]
+    assert 2 == len({record.logical_call_id for record in memory.records})
+
+
+def test_what_tries_again_is_awaited_as_before(counter: TokenCounter) -> None:
+    """A program may look whether a function is to be awaited, before it calls it."""
+    names = ("completion", "acompletion", "responses", "aresponses")
+
+    assert [False, True, False, True] == [
+        inspect.iscoroutinefunction(getattr(litellm, f"{name}_with_retries")) for name in names
+    ]
+
+
 @pytest.mark.parametrize("call", [fallback, afallback], ids=lambda call: call.__name__)
 def test_a_fallback_is_the_second_attempt(loopback: Any, counter: TokenCounter, memory: MemorySink, call: Any) -> None:
     """Fallbacks share LiteLLM's dict of one call: the records tell which attempt each was, and which model."""

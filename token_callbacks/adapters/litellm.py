@@ -853,7 +853,7 @@ class _Installed:
         self._pass_event = self._request = self._hand_over = _do_nothing
         self._set_up_one = self._end_one = self._ask_class = self._take_class_answer = _do_nothing
         self._find_call = _do_nothing
-        self._close_stream = self._break_stream = _do_nothing
+        self._close_stream = self._finish_stream = self._break_stream = _do_nothing
         for name in CALLBACK_LISTS:
             registered = getattr(litellm, name, None)
             if isinstance(registered, list) and self.handler in registered:
@@ -894,14 +894,23 @@ def _around_update_kwargs(original: Callable[..., Any]) -> Callable[..., Any]:
 def _around_retries(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def with_retries(*args: Any, **kwargs: Any) -> Any:
-        # Where LiteLLM asks for it, all share an object; and a function of the caller's need not take what is added.
-        tried = kwargs.get("original_function", original)
-        is_litellms = str(getattr(tried, "__module__", None)).startswith("litellm.")
-        if is_litellms and kwargs.get("litellm_logging_obj") is None:
-            kwargs["litellm_trace_id"] = _Tries(kwargs.get("litellm_trace_id") or "")
-        return original(*args, **kwargs)
+        return original(*args, **_with_tries(kwargs))
 
-    return with_retries
+    @functools.wraps(original)
+    async def with_aretries(*args: Any, **kwargs: Any) -> Any:
+        return await original(*args, **_with_tries(kwargs))
+
+    return with_aretries if inspect.iscoroutinefunction(original) else with_retries
+
+
+def _with_tries(options: dict[str, Any]) -> dict[str, Any]:
+    # Where LiteLLM asks for it, all share an object; and a function of the caller's need not take what is added.
+    tried = options.get("original_function", litellm.completion)
+    is_litellms = str(getattr(tried, "__module__", None)).startswith("litellm.")
+    # What makes one call is decorated, by LiteLLM's client; a Router and batch_completion make as many as they like.
+    if is_litellms and hasattr(tried, "__wrapped__") and options.get("litellm_logging_obj") is None:
+        options["litellm_trace_id"] = _Tries(options.get("litellm_trace_id") or "")
+    return options
 
 
 def _is_made_by_litellm(options: Mapping[str, Any]) -> bool:
